@@ -1,0 +1,187 @@
+/* headwise: attention and transformer-encoder kernels for the CPU, callable from C.
+ *
+ * Every function takes a struct of plain parameters and returns a status; nothing is thrown, nothing
+ * is printed, inputs are never written. Lengths and strides count elements, not bytes. The last axis
+ * of every array is contiguous. Pointers of optional arrays may be NULL. All functions may be called
+ * from several threads at once, and after fork().
+ *
+ * Letters: B batch, H query heads, G key/value heads, Sq and Sk query and key lengths, D head
+ * dimension of query and key, Dv of value, T tokens, M rows, N output features, K input features.
+ */
+#ifndef HEADWISE_H
+#define HEADWISE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HEADWISE_MAX_HEAD_DIM 512
+
+typedef enum hw_status {
+  HW_OK = 0,
+  HW_INVALID_ARGUMENT = 1,    /* a length, pointer or enum value no kernel takes */
+  HW_OUT_OF_MEMORY = 2,       /* the workspace of a thread could not be allocated */
+  HW_UNSUPPORTED_ISA = 3,     /* unknown, not built in, or not on this CPU */
+  HW_INDEX_OUT_OF_RANGE = 4,  /* hw_embed: an index outside its table */
+} hw_status;
+
+/* A sentence for a status; a static string. */
+const char* hw_status_message(hw_status status);
+
+typedef enum hw_dtype { HW_FLOAT32 = 0, HW_FLOAT64 = 1 } hw_dtype;
+
+/* ---- instruction sets and threads ------------------------------------------------------------ */
+
+/* The ISA in use: "avx512", "avx2" or "scalar". On first use it is the best the CPU and operating
+ * system support, or the one the environment variable HEADWISE_ISA names. NULL if that variable
+ * names one that cannot run here; every kernel then returns HW_UNSUPPORTED_ISA. */
+const char* hw_active_isa(void);
+
+/* The i-th ISA that can run here, best first; NULL past the end. */
+const char* hw_available_isa(int i);
+
+/* Select an ISA by name for the whole process (tests and benchmarks). */
+hw_status hw_set_isa(const char* name);
+
+/* Threads a call may use: HEADWISE_NUM_THREADS, else OMP_NUM_THREADS, else the CPUs of the affinity
+ * mask, and at most the cgroup's CPU quota rounded up. */
+int hw_get_num_threads(void);
+hw_status hw_set_num_threads(int num_threads);
+
+/* ---- attention ------------------------------------------------------------------------------- */
+
+/* Strides of a (batch, head, row) array. */
+typedef struct hw_strides {
+  int64_t batch, head, row;
+} hw_strides;
+
+/* softmax(scale * Q K^T) V by a blockwise online softmax (Dao et al., 2022).
+ *
+ * Dense: every sequence has query_length queries and key_length keys.
+ * Packed (varlen): query_starts and key_starts hold batch + 1 row numbers each; sequence b owns the
+ * query rows [query_starts[b], query_starts[b + 1]) and likewise the keys; the batch strides and the
+ * two lengths are ignored.
+ *
+ * Query i attends key j if j < the sequence's number of keys and, when causal, j <= i + offset. A query
+ * that attends nothing gives zeros and lse -inf; what an unattended key or value holds never matters.
+ */
+typedef struct hw_attention_params {
+  hw_dtype dtype;
+  int64_t batch, num_heads, num_kv_heads; /* num_heads is a multiple of num_kv_heads */
+  int64_t head_dim, value_dim;            /* 1 .. HEADWISE_MAX_HEAD_DIM */
+  int64_t query_length, key_length;
+  const void *query, *key, *value;
+  void* out;                                /* (batch, num_heads, query_length, value_dim) */
+  void* lse;                                /* optional: natural log of sum exp, element (b, h, i) */
+  hw_strides query_strides, key_strides, value_strides, out_strides, lse_strides;
+  const int64_t *query_starts, *key_starts; /* optional, both or none: packed sequences */
+  const int64_t* key_lengths;               /* optional (batch): keys from here on are not read */
+  const int64_t* query_offsets; /* optional (batch): key position of each sequence's first query */
+  double scale;
+  int causal;
+} hw_attention_params;
+
+hw_status hw_attention(const hw_attention_params* params);
+
+/* The softmax probabilities themselves: out is (batch, num_heads, query_length, key_length) with
+ * out_strides; value, value_dim and lse are ignored. Keys past key_lengths get 0. */
+hw_status hw_attention_weights(const hw_attention_params* params);
+
+/* ---- linear layers --------------------------------------------------------------------------- */
+
+typedef enum hw_activation { HW_IDENTITY = 0, HW_RELU = 1, HW_GELU = 2 } hw_activation;
+
+/* Elements a packed (N, K) weight takes. */
+size_t hw_packed_weight_size(hw_dtype dtype, int64_t out_features, int64_t in_features);
+
+/* Reorder a row-major (N, K) weight into panels of 256 bytes of outputs, zero padded:
+ * packed[panel][k][lane]. The order is the same for every ISA. */
+hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride,
+                         int64_t out_features, int64_t in_features, void* packed);
+
+/* out = activation(input W^T + bias) + residual, for M rows. */
+typedef struct hw_linear_params {
+  hw_dtype dtype;
+  hw_activation activation;
+  int64_t rows, out_features, in_features;
+  const void* input;         /* (M, K), rows input_stride apart */
+  const void* packed_weight; /* from hw_pack_weight; 64-byte aligned is fastest */
+  const void* bias;          /* optional (N,) */
+  const void* residual;      /* optional (M, N), rows residual_stride apart; may be out itself */
+  void* out;                 /* (M, N), rows out_stride apart */
+  int64_t input_stride, residual_stride, out_stride;
+} hw_linear_params;
+
+hw_status hw_linear(const hw_linear_params* params);
+
+/* ---- row kernels ----------------------------------------------------------------------------- */
+
+/* out[m] = exp(input[m] - max) / sum, over rows of length columns. */
+typedef struct hw_softmax_params {
+  hw_dtype dtype;
+  int64_t rows, columns;
+  const void* input;
+  void* out; /* may be input itself */
+  int64_t input_stride, out_stride;
+} hw_softmax_params;
+
+hw_status hw_softmax(const hw_softmax_params* params);
+
+/* out[m] = (x - mean(x)) / sqrt(var(x) + epsilon) * weight + bias with x = input[m] + residual[m];
+ * two passes, as var is the mean of (x - mean)^2. */
+typedef struct hw_layer_norm_params {
+  hw_dtype dtype;
+  int64_t rows, columns;
+  const void* input;
+  const void* residual; /* optional (rows, columns) */
+  const void* weight;   /* optional (columns,) */
+  const void* bias;     /* optional (columns,) */
+  void* out;            /* may be input itself */
+  int64_t input_stride, residual_stride, out_stride;
+  double epsilon;
+} hw_layer_norm_params;
+
+hw_status hw_layer_norm(const hw_layer_norm_params* params);
+
+#define HEADWISE_MAX_TABLES 4
+
+/* out[t] = the sum over tables of table[indices[t]]; float32. */
+typedef struct hw_embed_params {
+  int64_t rows, columns, num_tables; /* 1 .. HEADWISE_MAX_TABLES tables of `columns` columns */
+  const float* tables[HEADWISE_MAX_TABLES];      /* contiguous */
+  const int64_t* indices[HEADWISE_MAX_TABLES];   /* (rows,) each */
+  int64_t table_rows[HEADWISE_MAX_TABLES];
+  float* out; /* contiguous */
+} hw_embed_params;
+
+/* HW_INDEX_OUT_OF_RANGE before anything is written. */
+hw_status hw_embed(const hw_embed_params* params);
+
+typedef enum hw_pooling { HW_POOL_MEAN = 0, HW_POOL_CLS = 1, HW_POOL_MAX = 2 } hw_pooling;
+
+/* One row a sequence of a packed (T, columns) float32 array; an empty sequence gives zeros. */
+typedef struct hw_pool_params {
+  hw_pooling mode;
+  int normalize; /* divide by the Euclidean norm */
+  int64_t batch, columns;
+  const float* input;
+  const int64_t* starts; /* (batch + 1) row numbers */
+  float* out;            /* (batch, columns), contiguous */
+} hw_pool_params;
+
+hw_status hw_pool(const hw_pool_params* params);
+
+/* ---- what this machine can do ---------------------------------------------------------------- */
+
+/* Measured with the active ISA on all threads: independent fused multiply-adds in registers, in
+ * 1e9 flop a second, and the sum of a buffer larger than any cache, in 1e9 bytes a second. */
+hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops);
+hw_status hw_peak_bandwidth(double seconds, double* gigabytes_per_second);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

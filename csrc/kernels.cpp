@@ -1,0 +1,40 @@
+// All kernels for one ISA. CMake compiles this file once per ISA, with that ISA's flags and
+// HEADWISE_ISA_TABLE naming the table to define: the only symbol that leaves this object.
+#include "kernel_table.h"
+#include "kernels/attention.h"
+#include "kernels/embedding.h"
+#include "kernels/layer_norm.h"
+#include "kernels/linear.h"
+#include "kernels/probe.h"
+#include "kernels/softmax.h"
+
+namespace {
+
+template <class Params>
+bool is_float(const Params& a) {
+  return a.dtype == HW_FLOAT32;
+}
+
+hw_status run_attention(const hw_attention_params& a) {
+  return is_float(a) ? attention<float>(a) : attention<double>(a);
+}
+hw_status run_attention_weights(const hw_attention_params& a) {
+  return is_float(a) ? attention_weights<float>(a) : attention_weights<double>(a);
+}
+void run_linear(const hw_linear_params& a) { is_float(a) ? linear<float>(a) : linear<double>(a); }
+void run_softmax(const hw_softmax_params& a) { is_float(a) ? softmax<float>(a) : softmax<double>(a); }
+void run_layer_norm(const hw_layer_norm_params& a) {
+  is_float(a) ? layer_norm<float>(a) : layer_norm<double>(a);
+}
+double run_fma_probe(hw_dtype dtype, i64 iterations, void* sink) {
+  return dtype == HW_FLOAT32 ? fma_probe(iterations, static_cast<float*>(sink))
+                             : fma_probe(iterations, static_cast<double*>(sink));
+}
+
+}  // namespace
+
+// Named functions, as a lambda here would be a weak symbol, which the linker may share between ISAs.
+const headwise::KernelTable headwise::HEADWISE_ISA_TABLE = {
+    run_attention, run_attention_weights, run_linear, run_softmax,
+    run_layer_norm, embed, pool, run_fma_probe, read_probe,
+};

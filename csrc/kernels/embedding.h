@@ -1,0 +1,62 @@
+// The two ends of an encoder: sums of table rows in, one vector a sequence out. float32.
+#pragma once
+#include <math.h>
+
+#include "rows.h"
+
+namespace {
+
+inline hw_status embed(const hw_embed_params& a) {
+  using V = Vec<float>;
+  for (i64 t = 0; t < a.num_tables; ++t)
+    for (i64 m = 0; m < a.rows; ++m)
+      if (uint64_t(a.indices[t][m]) >= uint64_t(a.table_rows[t])) return HW_INDEX_OUT_OF_RANGE;
+  for_each_row(a.rows, a.columns, double(a.num_tables), [&](i64 m) {
+    for (i64 i = 0; i < a.columns; i += V::kLanes) {
+      const auto inside = V::first_lanes(a.columns - i);
+      V sum = V::zero();
+      for (i64 t = 0; t < a.num_tables; ++t)
+        sum = sum + V::load(a.tables[t] + a.indices[t][m] * a.columns + i, inside);
+      sum.store(a.out + m * a.columns + i, inside);
+    }
+  });
+  return HW_OK;
+}
+
+inline void pool_sequence(const hw_pool_params& a, i64 b) {
+  using V = Vec<float>;
+  const i64 begin = a.starts[b];
+  const i64 end = a.mode == HW_POOL_CLS ? min_of(begin + 1, a.starts[b + 1]) : a.starts[b + 1];
+  const float inverse = a.mode == HW_POOL_MEAN && end > begin ? 1.0f / float(end - begin) : 1.0f;
+  float* out = a.out + b * a.columns;
+  V squares = V::zero();
+  for (i64 i = 0; i < a.columns; i += V::kLanes) {
+    const auto inside = V::first_lanes(a.columns - i);
+    V pooled = begin < end ? V::load(a.input + begin * a.columns + i, inside) : V::zero();
+    for (i64 m = begin + 1; m < end; ++m) {
+      const V x = V::load(a.input + m * a.columns + i, inside);
+      pooled = a.mode == HW_POOL_MAX ? V::max(pooled, x) : pooled + x;
+    }
+    pooled = pooled * V::broadcast(inverse);
+    pooled.store(out + i, inside);
+    squares = V::fma(pooled, pooled, squares);
+  }
+  if (!a.normalize) return;
+  // A zero vector stays one: 1e-12 is the floor torch.nn.functional.normalize has.
+  const float norm = sqrtf(squares.sum());
+  const V scale = V::broadcast(1.0f / (norm > 1e-12f ? norm : 1e-12f));
+  for (i64 i = 0; i < a.columns; i += V::kLanes) {
+    const auto inside = V::first_lanes(a.columns - i);
+    (V::load(out + i, inside) * scale).store(out + i, inside);
+  }
+}
+
+inline void pool(const hw_pool_params& a) {
+  const i64 tokens = a.starts[a.batch] - a.starts[0];
+  const int threads = threads_for(double(tokens) * double(a.columns), a.batch);
+  parallel_for(threads, a.batch, [&](TaskCounter& counter) {
+    for (i64 b; (b = counter.next()) >= 0;) pool_sequence(a, b);
+  });
+}
+
+}  // namespace

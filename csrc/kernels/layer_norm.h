@@ -1,0 +1,56 @@
+// Layer normalisation (Ba, Kiros and Hinton, 2016) of rows, with the residual added first.
+#pragma once
+#include <math.h>
+
+#include "rows.h"
+
+namespace {
+
+template <class T>
+void layer_norm_row(const hw_layer_norm_params& a, i64 m) {
+  using V = Vec<T>;
+  constexpr int W = V::kLanes;
+  const i64 n = a.columns;
+  const T* x = static_cast<const T*>(a.input) + m * a.input_stride;
+  const T* residual = static_cast<const T*>(a.residual);
+  if (residual) residual += m * a.residual_stride;
+  const T* weight = static_cast<const T*>(a.weight);
+  const T* bias = static_cast<const T*>(a.bias);
+  T* out = static_cast<T*>(a.out) + m * a.out_stride;
+
+  // pass 1: x + residual, and its mean.
+  V sum = V::zero();
+  for (i64 i = 0; i < n; i += W) {
+    const auto inside = V::first_lanes(n - i);
+    V v = V::load(x + i, inside);
+    if (residual) v = v + V::load(residual + i, inside);
+    v.store(out + i, inside);
+    sum = sum + v;
+  }
+  const V mean = V::broadcast(sum.sum() / T(n));
+
+  // pass 2: the variance about the mean; E[x^2] - mean^2 would cancel.
+  V squares = V::zero();
+  for (i64 i = 0; i < n; i += W) {
+    const auto inside = V::first_lanes(n - i);
+    const V d = V::select(inside, V::load(out + i, inside) - mean, V::zero());
+    squares = V::fma(d, d, squares);
+  }
+  const V scale = V::broadcast(T(1) / T(sqrt(double(squares.sum() / T(n)) + a.epsilon)));
+
+  // pass 3: normalise.
+  for (i64 i = 0; i < n; i += W) {
+    const auto inside = V::first_lanes(n - i);
+    V v = (V::load(out + i, inside) - mean) * scale;
+    const V shift = bias ? V::load(bias + i, inside) : V::zero();
+    v = weight ? V::fma(v, V::load(weight + i, inside), shift) : v + shift;
+    v.store(out + i, inside);
+  }
+}
+
+template <class T>
+void layer_norm(const hw_layer_norm_params& a) {
+  for_each_row(a.rows, a.columns, 8.0, [&](i64 m) { layer_norm_row<T>(a, m); });
+}
+
+}  // namespace

@@ -1,0 +1,63 @@
+// The only threads in the tree. Kernels deal tasks with parallel_for; which thread runs which task
+// never changes a bit of a result.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+namespace headwise {
+
+// Runs body(context) on `threads` threads at once, the caller among them, and returns when all have
+// finished. Safe after fork() and from several threads at once.
+void run_on_threads(int threads, void (*body)(void*), void* context);
+
+// The calling thread's own 64-byte aligned scratch memory of at least this size, or null. It is kept for
+// the next call and freed with the thread; no kernel asks for more than 2 MB.
+void* thread_workspace(size_t bytes);
+
+int num_threads();
+void set_num_threads(int n);
+
+}  // namespace headwise
+
+namespace {
+
+// Hands out the task numbers 0 .. count - 1 in ascending order.
+class TaskCounter {
+ public:
+  explicit TaskCounter(int64_t count) : count_(count) {}
+  // The next task, or -1 when all are taken.
+  int64_t next() {
+    const int64_t task = __atomic_fetch_add(&taken_, 1, __ATOMIC_RELAXED);
+    return task < count_ ? task : -1;
+  }
+
+ private:
+  int64_t count_;
+  int64_t taken_ = 0;
+};
+
+// A thread costs a few microseconds to start: below this much work one thread is faster.
+constexpr double kFlopsPerThread = 1e6;
+
+inline int threads_for(double flops, int64_t tasks) {
+  const int64_t useful = static_cast<int64_t>(flops / kFlopsPerThread);
+  int64_t threads = headwise::num_threads();
+  if (threads > useful) threads = useful;
+  if (threads > tasks) threads = tasks;
+  return threads < 1 ? 1 : static_cast<int>(threads);
+}
+
+// worker(counter) runs on each thread and takes tasks until counter.next() is -1.
+template <class Worker>
+void parallel_for(int threads, int64_t tasks, Worker&& worker) {
+  struct Context {
+    TaskCounter counter;
+    Worker& worker;
+  } context{TaskCounter(tasks), worker};
+  if (threads == 1) return worker(context.counter);
+  headwise::run_on_threads(
+      threads, [](void* c) { static_cast<Context*>(c)->worker(static_cast<Context*>(c)->counter); },
+      &context);
+}
+
+}  // namespace

@@ -1,0 +1,152 @@
+// 256-bit vectors: AVX2 and FMA. A mask is a vector of all-ones and all-zeros lanes.
+#pragma once
+#include <immintrin.h>
+
+namespace {
+
+constexpr int kRegisters = 16;
+
+template <class T>
+struct Vec;
+
+template <>
+struct Vec<float> {
+  static constexpr int kLanes = 8;
+  static constexpr float kZeroPower = -127.0f;
+  using Mask = __m256i;
+
+  __m256 v;
+
+  static Vec zero() { return {_mm256_setzero_ps()}; }
+  static Vec broadcast(float x) { return {_mm256_set1_ps(x)}; }
+  static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vec load(const float* p, Mask m) { return {_mm256_maskload_ps(p, m)}; }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+  void store(float* p, Mask m) const { _mm256_maskstore_ps(p, m, v); }
+
+  static Mask first_lanes(int64_t n) {
+    const int count = n >= kLanes ? kLanes : n <= 0 ? 0 : int(n);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static Mask both(Mask a, Mask b) { return _mm256_and_si256(a, b); }
+  static Mask without(Mask a, Mask b) { return _mm256_andnot_si256(b, a); }
+
+  friend Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+  friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+  friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+  friend Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
+  static Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  static Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+  static Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+  static Vec select(Mask m, Vec a, Vec b) {
+    return {_mm256_blendv_ps(b.v, a.v, _mm256_castsi256_ps(m))};
+  }
+  static Mask equal(Vec a, Vec b) { return _mm256_castps_si256(_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)); }
+  static Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+  static Vec copy_sign(Vec magnitude, Vec sign) {
+    const __m256 bit = _mm256_set1_ps(-0.0f);
+    return {_mm256_or_ps(_mm256_andnot_ps(bit, magnitude.v), _mm256_and_ps(bit, sign.v))};
+  }
+  static Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+  // Adds n to the exponent field. The conversion of a NaN is 2^31, which the shift drops.
+  static Vec scale_by_power_of_2(Vec a, Vec n) {
+    const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
+    return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), exponent))};
+  }
+
+  float sum() const {
+    __m128 x = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
+  }
+  float largest() const {
+    __m128 x = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+  }
+
+  static HEADWISE_INLINE void transpose(Vec (&row)[kLanes]) {
+    __m256 a[8], b[8];
+    for (int i = 0; i < 8; i += 2) {  // pairs of rows: 2 x 2 within each 128 bits
+      a[i] = _mm256_unpacklo_ps(row[i].v, row[i + 1].v);
+      a[i + 1] = _mm256_unpackhi_ps(row[i].v, row[i + 1].v);
+    }
+    for (int i = 0; i < 8; i += 4) {  // fours of rows: 4 x 4 within each 128 bits
+      b[i] = _mm256_shuffle_ps(a[i], a[i + 2], 0x44);
+      b[i + 1] = _mm256_shuffle_ps(a[i], a[i + 2], 0xee);
+      b[i + 2] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0x44);
+      b[i + 3] = _mm256_shuffle_ps(a[i + 1], a[i + 3], 0xee);
+    }
+    for (int i = 0; i < 4; ++i) {  // then the 2 x 2 blocks of 128 bits
+      row[i].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x20);
+      row[i + 4].v = _mm256_permute2f128_ps(b[i], b[i + 4], 0x31);
+    }
+  }
+};
+
+template <>
+struct Vec<double> {
+  static constexpr int kLanes = 4;
+  static constexpr double kZeroPower = -1023.0;
+  using Mask = __m256i;
+
+  __m256d v;
+
+  static Vec zero() { return {_mm256_setzero_pd()}; }
+  static Vec broadcast(double x) { return {_mm256_set1_pd(x)}; }
+  static Vec load(const double* p) { return {_mm256_loadu_pd(p)}; }
+  static Vec load(const double* p, Mask m) { return {_mm256_maskload_pd(p, m)}; }
+  void store(double* p) const { _mm256_storeu_pd(p, v); }
+  void store(double* p, Mask m) const { _mm256_maskstore_pd(p, m, v); }
+
+  static Mask first_lanes(int64_t n) {
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+  }
+  static Mask both(Mask a, Mask b) { return _mm256_and_si256(a, b); }
+  static Mask without(Mask a, Mask b) { return _mm256_andnot_si256(b, a); }
+
+  friend Vec operator+(Vec a, Vec b) { return {_mm256_add_pd(a.v, b.v)}; }
+  friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_pd(a.v, b.v)}; }
+  friend Vec operator*(Vec a, Vec b) { return {_mm256_mul_pd(a.v, b.v)}; }
+  friend Vec operator/(Vec a, Vec b) { return {_mm256_div_pd(a.v, b.v)}; }
+  static Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
+  static Vec max(Vec a, Vec b) { return {_mm256_max_pd(a.v, b.v)}; }
+  static Vec min(Vec a, Vec b) { return {_mm256_min_pd(a.v, b.v)}; }
+  static Vec select(Mask m, Vec a, Vec b) {
+    return {_mm256_blendv_pd(b.v, a.v, _mm256_castsi256_pd(m))};
+  }
+  static Mask equal(Vec a, Vec b) { return _mm256_castpd_si256(_mm256_cmp_pd(a.v, b.v, _CMP_EQ_OQ)); }
+  static Vec abs(Vec a) { return {_mm256_andnot_pd(_mm256_set1_pd(-0.0), a.v)}; }
+  static Vec copy_sign(Vec magnitude, Vec sign) {
+    const __m256d bit = _mm256_set1_pd(-0.0);
+    return {_mm256_or_pd(_mm256_andnot_pd(bit, magnitude.v), _mm256_and_pd(bit, sign.v))};
+  }
+  static Vec round(Vec a) { return {_mm256_round_pd(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+  // As for float; sign extension turns the 2^31 of a NaN into bits that the shift drops too.
+  static Vec scale_by_power_of_2(Vec a, Vec n) {
+    const __m256i exponent = _mm256_slli_epi64(_mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(n.v)), 52);
+    return {_mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a.v), exponent))};
+  }
+
+  double sum() const {
+    const __m128d x = _mm_add_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x)));
+  }
+  double largest() const {
+    const __m128d x = _mm_max_pd(_mm256_castpd256_pd128(v), _mm256_extractf128_pd(v, 1));
+    return _mm_cvtsd_f64(_mm_max_sd(x, _mm_unpackhi_pd(x, x)));
+  }
+
+  static HEADWISE_INLINE void transpose(Vec (&row)[kLanes]) {
+    const __m256d a0 = _mm256_unpacklo_pd(row[0].v, row[1].v);
+    const __m256d a1 = _mm256_unpackhi_pd(row[0].v, row[1].v);
+    const __m256d a2 = _mm256_unpacklo_pd(row[2].v, row[3].v);
+    const __m256d a3 = _mm256_unpackhi_pd(row[2].v, row[3].v);
+    row[0].v = _mm256_permute2f128_pd(a0, a2, 0x20);
+    row[1].v = _mm256_permute2f128_pd(a1, a3, 0x20);
+    row[2].v = _mm256_permute2f128_pd(a0, a2, 0x31);
+    row[3].v = _mm256_permute2f128_pd(a1, a3, 0x31);
+  }
+};
+
+}  // namespace

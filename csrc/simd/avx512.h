@@ -1,0 +1,138 @@
+// 512-bit vectors: AVX-512 F, BW, DQ and VL.
+#pragma once
+#include <immintrin.h>
+
+namespace {
+
+constexpr int kRegisters = 32;
+
+template <class T>
+struct Vec;
+
+template <>
+struct Vec<float> {
+  static constexpr int kLanes = 16;
+  static constexpr float kZeroPower = -160.0f;
+  using Mask = __mmask16;
+
+  __m512 v;
+
+  static Vec zero() { return {_mm512_setzero_ps()}; }
+  static Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
+  static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Vec load(const float* p, Mask m) { return {_mm512_maskz_loadu_ps(m, p)}; }
+  void store(float* p) const { _mm512_storeu_ps(p, v); }
+  void store(float* p, Mask m) const { _mm512_mask_storeu_ps(p, m, v); }
+
+  static Mask first_lanes(int64_t n) {
+    return n >= kLanes ? Mask(0xffff) : n <= 0 ? Mask(0) : Mask((1u << n) - 1);
+  }
+  static Mask both(Mask a, Mask b) { return a & b; }
+  static Mask without(Mask a, Mask b) { return a & ~b; }
+
+  friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+  friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+  friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+  friend Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+  static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  static Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+  static Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+  static Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m, b.v, a.v)}; }
+  static Mask equal(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ); }
+  static Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
+  static Vec copy_sign(Vec magnitude, Vec sign) {
+    const __m512 bit = _mm512_set1_ps(-0.0f);
+    return {_mm512_or_ps(_mm512_andnot_ps(bit, magnitude.v), _mm512_and_ps(bit, sign.v))};
+  }
+  static Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, 0x08)}; }
+  static Vec scale_by_power_of_2(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+
+  float sum() const { return _mm512_reduce_add_ps(v); }
+  float largest() const { return _mm512_reduce_max_ps(v); }
+
+  static HEADWISE_INLINE void transpose(Vec (&row)[kLanes]) {
+    __m512 a[16], b[16];
+    for (int i = 0; i < 16; i += 2) {  // pairs of rows: 2 x 2 within each 128 bits
+      a[i] = _mm512_unpacklo_ps(row[i].v, row[i + 1].v);
+      a[i + 1] = _mm512_unpackhi_ps(row[i].v, row[i + 1].v);
+    }
+    for (int i = 0; i < 16; i += 4) {  // fours of rows: 4 x 4 within each 128 bits
+      b[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a[i]), _mm512_castps_pd(a[i + 2])));
+      b[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a[i]), _mm512_castps_pd(a[i + 2])));
+      b[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a[i + 1]), _mm512_castps_pd(a[i + 3])));
+      b[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a[i + 1]), _mm512_castps_pd(a[i + 3])));
+    }
+    for (int i = 0; i < 4; ++i) {  // then the 4 x 4 blocks of 128 bits
+      const __m512 low02 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0x88);
+      const __m512 low13 = _mm512_shuffle_f32x4(b[i], b[i + 4], 0xdd);
+      const __m512 high02 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0x88);
+      const __m512 high13 = _mm512_shuffle_f32x4(b[i + 8], b[i + 12], 0xdd);
+      row[i].v = _mm512_shuffle_f32x4(low02, high02, 0x88);
+      row[i + 4].v = _mm512_shuffle_f32x4(low13, high13, 0x88);
+      row[i + 8].v = _mm512_shuffle_f32x4(low02, high02, 0xdd);
+      row[i + 12].v = _mm512_shuffle_f32x4(low13, high13, 0xdd);
+    }
+  }
+};
+
+template <>
+struct Vec<double> {
+  static constexpr int kLanes = 8;
+  static constexpr double kZeroPower = -1100.0;
+  using Mask = __mmask8;
+
+  __m512d v;
+
+  static Vec zero() { return {_mm512_setzero_pd()}; }
+  static Vec broadcast(double x) { return {_mm512_set1_pd(x)}; }
+  static Vec load(const double* p) { return {_mm512_loadu_pd(p)}; }
+  static Vec load(const double* p, Mask m) { return {_mm512_maskz_loadu_pd(m, p)}; }
+  void store(double* p) const { _mm512_storeu_pd(p, v); }
+  void store(double* p, Mask m) const { _mm512_mask_storeu_pd(p, m, v); }
+
+  static Mask first_lanes(int64_t n) {
+    return n >= kLanes ? Mask(0xff) : n <= 0 ? Mask(0) : Mask((1u << n) - 1);
+  }
+  static Mask both(Mask a, Mask b) { return a & b; }
+  static Mask without(Mask a, Mask b) { return a & ~b; }
+
+  friend Vec operator+(Vec a, Vec b) { return {_mm512_add_pd(a.v, b.v)}; }
+  friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_pd(a.v, b.v)}; }
+  friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_pd(a.v, b.v)}; }
+  friend Vec operator/(Vec a, Vec b) { return {_mm512_div_pd(a.v, b.v)}; }
+  static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+  static Vec max(Vec a, Vec b) { return {_mm512_max_pd(a.v, b.v)}; }
+  static Vec min(Vec a, Vec b) { return {_mm512_min_pd(a.v, b.v)}; }
+  static Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_pd(m, b.v, a.v)}; }
+  static Mask equal(Vec a, Vec b) { return _mm512_cmp_pd_mask(a.v, b.v, _CMP_EQ_OQ); }
+  static Vec abs(Vec a) { return {_mm512_abs_pd(a.v)}; }
+  static Vec copy_sign(Vec magnitude, Vec sign) {
+    const __m512d bit = _mm512_set1_pd(-0.0);
+    return {_mm512_or_pd(_mm512_andnot_pd(bit, magnitude.v), _mm512_and_pd(bit, sign.v))};
+  }
+  static Vec round(Vec a) { return {_mm512_roundscale_pd(a.v, 0x08)}; }
+  static Vec scale_by_power_of_2(Vec a, Vec n) { return {_mm512_scalef_pd(a.v, n.v)}; }
+
+  double sum() const { return _mm512_reduce_add_pd(v); }
+  double largest() const { return _mm512_reduce_max_pd(v); }
+
+  static HEADWISE_INLINE void transpose(Vec (&row)[kLanes]) {
+    __m512d a[8];
+    for (int i = 0; i < 8; i += 2) {  // pairs of rows: 2 x 2 within each 128 bits
+      a[i] = _mm512_unpacklo_pd(row[i].v, row[i + 1].v);
+      a[i + 1] = _mm512_unpackhi_pd(row[i].v, row[i + 1].v);
+    }
+    for (int i = 0; i < 2; ++i) {  // then the 4 x 4 blocks of 128 bits
+      const __m512d low02 = _mm512_shuffle_f64x2(a[i], a[i + 2], 0x88);
+      const __m512d low13 = _mm512_shuffle_f64x2(a[i], a[i + 2], 0xdd);
+      const __m512d high02 = _mm512_shuffle_f64x2(a[i + 4], a[i + 6], 0x88);
+      const __m512d high13 = _mm512_shuffle_f64x2(a[i + 4], a[i + 6], 0xdd);
+      row[i].v = _mm512_shuffle_f64x2(low02, high02, 0x88);
+      row[i + 2].v = _mm512_shuffle_f64x2(low13, high13, 0x88);
+      row[i + 4].v = _mm512_shuffle_f64x2(low02, high02, 0xdd);
+      row[i + 6].v = _mm512_shuffle_f64x2(low13, high13, 0xdd);
+    }
+  }
+};
+
+}  // namespace

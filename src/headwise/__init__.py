@@ -1,0 +1,56 @@
+"""Attention and transformer-encoder inference for NumPy, on the CPU."""
+
+from typing import Any
+
+from . import functional, nn
+from .functional import (
+    Linear,
+    attention,
+    attention_varlen,
+    attention_weights,
+    layer_norm,
+    softmax,
+)
+from .nn import Encoder, EncoderLayer, FeedForward, MultiHeadAttention
+from .runtime import (
+    Peak,
+    active_isa,
+    available_isas,
+    get_num_threads,
+    peak,
+    set_isa,
+    set_num_threads,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Encoder",
+    "EncoderLayer",
+    "FeedForward",
+    "Linear",
+    "MultiHeadAttention",
+    "Peak",
+    "TextEncoder",
+    "active_isa",
+    "attention",
+    "attention_varlen",
+    "attention_weights",
+    "available_isas",
+    "functional",
+    "get_num_threads",
+    "layer_norm",
+    "nn",
+    "peak",
+    "set_isa",
+    "set_num_threads",
+    "softmax",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TextEncoder":  # on first use: importing headwise stays a matter of milliseconds
+        from .text import TextEncoder
+
+        return TextEncoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,131 @@
+"""Arrays at the edge: what the kernels take, and messages that name what was given instead."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def describe(shape: Sequence[int]) -> str:
+    """Write a shape as NumPy does."""
+    return str(tuple(shape))
+
+
+def as_floats(**arrays: npt.ArrayLike) -> list[Array]:
+    """Return the named arrays if all have one dtype, float32 or float64."""
+    result: list[Array] = []
+    for name, given in arrays.items():
+        x = np.asarray(given)
+        if x.dtype not in _FLOATS:
+            raise TypeError(f"{name} has dtype {x.dtype}: it must be float32 or float64")
+        if result and x.dtype != result[0].dtype:
+            first = next(iter(arrays))
+            raise TypeError(
+                f"{name} has dtype {x.dtype} but {first} has {result[0].dtype}: they must be the same"
+            )
+        result.append(x)
+    return result
+
+
+def as_float_like(x: Array, name: str, given: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return a contiguous array of x's dtype and of this shape."""
+    a = np.asarray(given)
+    if a.dtype != x.dtype:
+        raise TypeError(f"{name} has dtype {a.dtype}: it must be {x.dtype}")
+    if a.shape != shape:
+        raise ValueError(f"{name} has shape {describe(a.shape)}: it must be {describe(shape)}")
+    return np.ascontiguousarray(a)
+
+
+def rows_contiguous(x: Array) -> Array:
+    """Return x, copied if its last axis is not contiguous or its elements are not aligned."""
+    if x.flags.c_contiguous and x.flags.aligned:
+        return x
+    if x.flags.aligned and (x.strides[-1] == x.itemsize or x.shape[-1] == 1):
+        return x
+    return np.ascontiguousarray(x)
+
+
+def as_integers(name: str, given: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return a contiguous int64 array; anything but integers is a TypeError."""
+    x = np.asarray(given)
+    if x.size == 0 and x.dtype == np.float64:  # np.asarray([])
+        return np.empty(x.shape, np.int64)
+    if x.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {x.dtype}: it must hold integers")
+    if x.dtype == np.uint64 and x.size and int(x.max()) > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} holds {x.max()}: it must fit 64 bits with a sign")
+    return np.asarray(x, dtype=np.int64, order="C")
+
+
+def as_cu_seqlens(name: str, given: npt.ArrayLike, tokens: int) -> npt.NDArray[np.int64]:
+    """Return cumulative sequence lengths: 0, ascending, ending at ``tokens``."""
+    starts = as_integers(name, given)
+    if starts.ndim != 1 or len(starts) < 1:
+        raise ValueError(
+            f"{name} has shape {describe(starts.shape)}: it must be (sequences + 1,)"
+        )
+    if starts[0] != 0 or starts[-1] != tokens or (starts[1:] < starts[:-1]).any():
+        raise ValueError(
+            f"{name} must ascend from 0 to the {tokens} tokens given; it goes from {starts[0]} to "
+            f"{starts[-1]}" + ("" if (starts[1:] >= starts[:-1]).all() else " and descends between")
+        )
+    return starts
+
+
+def as_finite(name: str, given: Any) -> float:
+    """Return a finite real number as a float."""
+    if not isinstance(given, numbers.Real):
+        raise TypeError(f"{name} is {given!r}: it must be a real number")
+    if not math.isfinite(given):
+        raise ValueError(f"{name} is {given!r}: it must be finite")
+    return float(given)
+
+
+def output(
+    out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array
+) -> Array:
+    """Return ``out`` if a kernel can write the result there, or a new array if it is None."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is a {type(out).__name__}: it must be a NumPy array")
+    if out.dtype != dtype:
+        raise TypeError(f"out has dtype {out.dtype}: it must be {dtype}")
+    if out.shape != shape:
+        raise ValueError(f"out has shape {describe(out.shape)}: it must be {describe(shape)}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only: it must be writeable")
+    if not out.flags.aligned or (out.size and out.shape[-1] > 1 and out.strides[-1] != out.itemsize):
+        raise ValueError("out must be aligned and have a contiguous last axis")
+    if any(stride == 0 and n > 1 for stride, n in zip(out.strides, out.shape, strict=True)):
+        raise ValueError("out is a broadcast array: each element must have a place of its own")
+    if any(overlaps(out, x) for x in inputs):
+        raise ValueError("out shares memory with an input: it must not")
+    return out
+
+
+def overlaps(a: Array, b: Array) -> bool:
+    """Whether two arrays share an element; when it is hard to tell, yes."""
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def aligned_empty(size: int, dtype: np.dtype[Any]) -> Array:
+    """Return a 1-D array that starts on a cache line."""
+    raw = np.empty(size * dtype.itemsize + 64, np.uint8)
+    skip = -raw.ctypes.data % 64
+    return raw[skip : skip + size * dtype.itemsize].view(dtype)

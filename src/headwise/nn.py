@@ -1,0 +1,605 @@
+"""The layers of a transformer encoder, on flat streams of tokens.
+
+Dimension letters: T tokens of all sequences, N sequences, E hidden size, F intermediate size, H heads,
+D = E / H head dimension, V vocabulary size, P positions.
+
+A batch is a (T, E) array of hidden states and the cumulative lengths of its sequences
+(`cu_seqlens`): no padding is stored or computed. Everything is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal, get_args, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from .functional import Linear, attention_varlen, attention_weights, embed, layer_norm
+from .functional._arrays import Array, as_cu_seqlens, as_integers, describe
+from .functional.linear import Activation
+
+NormOrder = Literal["post", "pre"]
+Positions = Literal["sinusoidal", "learned"]
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Layer normalisation with its weights, of shape (E,) each."""
+
+    weight: Array
+    bias: Array
+    eps: float = 1e-5
+
+    def __call__(
+        self, x: npt.ArrayLike, *, residual: npt.ArrayLike | None = None, out: Array | None = None
+    ) -> Array:
+        """Return :func:`headwise.layer_norm` of ``x + residual``."""
+        return layer_norm(x, self.weight, self.bias, eps=self.eps, residual=residual, out=out)
+
+
+class MultiHeadAttention:
+    """Self-attention in several heads: ``concat(head_1, ..., head_H) W_O``.
+
+    Head h is ``softmax(Q_h K_hᵀ / sqrt(D)) V_h`` with Q = x W_Q, K = x W_K and V = x W_V (Vaswani et
+    al., 2017). The three projections are one packed matrix.
+
+    Parameters
+    ----------
+    query_weight : array, shape (H D, E)
+        Weights are float32, stored as torch does: out_features by in_features.
+    key_weight, value_weight : array, shape (num_kv_heads D, E)
+    output_weight : array, shape (E, H D)
+    num_heads : int
+        H.
+    num_kv_heads : int, optional
+        Key and value heads, each shared by ``num_heads / num_kv_heads`` query heads; `num_heads` by
+        default.
+    query_bias, key_bias, value_bias, output_bias : array, optional
+        One number an output feature.
+
+    Examples
+    --------
+    >>> import numpy as np, headwise as hw
+    >>> w = np.eye(8, dtype=np.float32)
+    >>> attention = hw.MultiHeadAttention(w, w, w, w, num_heads=2)
+    >>> attention(np.ones((5, 8), np.float32), [0, 3, 5]).shape
+    (5, 8)
+    """
+
+    def __init__(
+        self,
+        query_weight: npt.ArrayLike,
+        key_weight: npt.ArrayLike,
+        value_weight: npt.ArrayLike,
+        output_weight: npt.ArrayLike,
+        *,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        query_bias: npt.ArrayLike | None = None,
+        key_bias: npt.ArrayLike | None = None,
+        value_bias: npt.ArrayLike | None = None,
+        output_bias: npt.ArrayLike | None = None,
+    ) -> None:
+        self.num_heads = num_heads
+        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        weights = [np.asarray(w) for w in (query_weight, key_weight, value_weight)]
+        if num_heads < 1 or self.num_kv_heads < 1 or num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads is {num_heads} and num_kv_heads {self.num_kv_heads}: the first must be a "
+                "multiple of the second"
+            )
+        if weights[0].ndim != 2 or weights[0].shape[0] % num_heads:
+            raise ValueError(
+                f"query_weight has shape {describe(weights[0].shape)}: its first axis must be a "
+                f"multiple of num_heads, {num_heads}"
+            )
+        rows, self.hidden_size = weights[0].shape
+        self.head_dim = rows // num_heads
+        shape = (self.num_kv_heads * self.head_dim, self.hidden_size)
+        for name, w in zip(("key_weight", "value_weight"), weights[1:], strict=True):
+            if w.shape != shape:
+                raise ValueError(f"{name} has shape {describe(w.shape)}: it must be {describe(shape)}")
+        if np.shape(output_weight) != (self.hidden_size, rows):
+            raise ValueError(
+                f"output_weight has shape {describe(np.shape(output_weight))}: it must be "
+                f"{describe((self.hidden_size, rows))}"
+            )
+        biases = []
+        for name, b, w in zip(
+            ("query_bias", "key_bias", "value_bias"),
+            (query_bias, key_bias, value_bias),
+            weights,
+            strict=True,
+        ):
+            bias = np.zeros(w.shape[0], w.dtype) if b is None else np.asarray(b)
+            if bias.shape != w.shape[:1]:
+                raise ValueError(
+                    f"{name} has shape {describe(bias.shape)}: it must be {describe(w.shape[:1])}"
+                )
+            biases.append(bias)
+        self._projection = Linear(np.concatenate(weights), np.concatenate(biases))
+        self._output = Linear(output_weight, output_bias)
+
+    def __call__(
+        self,
+        hidden: npt.ArrayLike,
+        cu_seqlens: npt.ArrayLike | None = None,
+        *,
+        is_causal: bool = False,
+        residual: npt.ArrayLike | None = None,
+    ) -> Array:
+        """Attend within each sequence.
+
+        Parameters
+        ----------
+        hidden : array, shape (T, E)
+        cu_seqlens : array of int, shape (N + 1,), optional
+            Cumulative lengths of the sequences; by default all tokens are one.
+        is_causal : bool
+            A token attends itself and those before it only.
+        residual : array, shape (T, E), optional
+            Added to the result.
+
+        Returns
+        -------
+        array, shape (T, E)
+        """
+        x = np.asarray(hidden)
+        starts = _starts(x, cu_seqlens)
+        query, key, value = self._project(x)
+        attended = attention_varlen(query, key, value, starts, is_causal=is_causal)
+        return self._output(attended.reshape(len(x), -1), residual=residual)
+
+    def weights(
+        self, hidden: npt.ArrayLike, cu_seqlens: npt.ArrayLike | None = None, *, is_causal: bool = False
+    ) -> list[Array]:
+        """Return the attention probabilities, a (H, S, S) array for each sequence of length S."""
+        x = np.asarray(hidden)
+        starts = _starts(x, cu_seqlens)
+        query, key, _ = self._project(x)
+        return [
+            attention_weights(
+                query[begin:end].swapaxes(0, 1), key[begin:end].swapaxes(0, 1), is_causal=is_causal
+            )
+            for begin, end in zip(starts[:-1], starts[1:], strict=True)
+        ]
+
+    def _project(self, x: Array) -> Iterator[Array]:
+        """Query (T, H, D), key and value (T, num_kv_heads, D): views of one array."""
+        heads = np.array([self.num_heads, self.num_kv_heads, self.num_kv_heads])
+        projected = self._projection(x).reshape(len(x), -1, self.head_dim)
+        return iter(np.split(projected, np.cumsum(heads)[:-1], axis=1))
+
+
+class FeedForward:
+    """Two linear layers with an activation between: ``activation(x W_1 + b_1) W_2 + b_2``.
+
+    Parameters
+    ----------
+    up_weight : array, shape (F, E)
+    down_weight : array, shape (E, F)
+    up_bias : array, shape (F,), optional
+    down_bias : array, shape (E,), optional
+    activation : {"relu", "gelu"}
+    """
+
+    def __init__(
+        self,
+        up_weight: npt.ArrayLike,
+        down_weight: npt.ArrayLike,
+        *,
+        up_bias: npt.ArrayLike | None = None,
+        down_bias: npt.ArrayLike | None = None,
+        activation: Activation = "relu",
+    ) -> None:
+        self._up = Linear(up_weight, up_bias, activation=activation)
+        self._down = Linear(down_weight, down_bias)
+        if self._down.in_features != self._up.out_features:
+            raise ValueError(
+                f"down_weight takes {self._down.in_features} features but up_weight gives "
+                f"{self._up.out_features}"
+            )
+
+    def __call__(self, x: npt.ArrayLike, *, residual: npt.ArrayLike | None = None) -> Array:
+        """Return the (..., E) result for x (..., E), plus `residual`."""
+        return self._down(self._up(x), residual=residual)
+
+
+@dataclass(frozen=True)
+class EncoderLayer:
+    """Attention and feed-forward, each with a residual connection and a layer normalisation.
+
+    Attributes
+    ----------
+    attention : MultiHeadAttention
+    feed_forward : FeedForward
+    attention_norm, feed_forward_norm : LayerNorm
+    norm : {"post", "pre"}
+        "post" is ``LayerNorm(x + f(x))``, as in the original transformer and in BERT; "pre" is
+        ``x + f(LayerNorm(x))``.
+    """
+
+    attention: MultiHeadAttention
+    feed_forward: FeedForward
+    attention_norm: LayerNorm
+    feed_forward_norm: LayerNorm
+    norm: NormOrder = "post"
+
+    def __call__(
+        self, hidden: Array, cu_seqlens: npt.ArrayLike | None = None, *, is_causal: bool = False
+    ) -> Array:
+        """Return the (T, E) result for hidden (T, E)."""
+        if self.norm == "post":
+            x = self.attention(hidden, cu_seqlens, is_causal=is_causal, residual=hidden)
+            x = self.attention_norm(x, out=x)
+            y = self.feed_forward(x, residual=x)
+            return self.feed_forward_norm(y, out=y)
+        x = self.attention_norm(hidden)
+        x = self.attention(x, cu_seqlens, is_causal=is_causal, residual=hidden)
+        return self.feed_forward(self.feed_forward_norm(x), residual=x)
+
+
+class Encoder:
+    """A stack of encoder layers over token, position and token-type embeddings.
+
+    The defaults are the base model of "Attention Is All You Need" (Vaswani et al., 2017):
+    6 layers, hidden size 512, 8 heads of 64, intermediate size 2048, sinusoidal positions, ReLU,
+    normalisation after the residual.
+
+    Parameters
+    ----------
+    vocab_size : int
+    hidden_size, num_layers, num_heads, intermediate_size : int
+    num_kv_heads : int, optional
+        `num_heads` by default.
+    max_positions : int
+        The longest sequence.
+    positions : {"sinusoidal", "learned"}
+    num_token_types : int
+        0 for a model without token-type embeddings.
+    activation : {"relu", "gelu"}
+    norm : {"post", "pre"}
+        See :class:`EncoderLayer`. "pre" has one more normalisation after the last layer.
+    layer_norm_eps : float
+    embedding_norm : bool
+        Normalise the sum of the embeddings, as BERT does.
+    weights : mapping of str to array, optional
+        float32 arrays by the names of :meth:`parameter_shapes`: all of them and no others.
+    seed : int
+        Without `weights`, they are drawn at random (Glorot and Bengio, 2010) from this seed.
+
+    Examples
+    --------
+    >>> import numpy as np, headwise as hw
+    >>> encoder = hw.Encoder(vocab_size=100, num_layers=2)
+    >>> encoder(np.array([[5, 7, 11], [2, 3, 5]])).shape
+    (2, 3, 512)
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        *,
+        hidden_size: int = 512,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        num_kv_heads: int | None = None,
+        intermediate_size: int = 2048,
+        max_positions: int = 512,
+        positions: Positions = "sinusoidal",
+        num_token_types: int = 0,
+        activation: Activation = "relu",
+        norm: NormOrder = "post",
+        layer_norm_eps: float = 1e-5,
+        embedding_norm: bool = False,
+        weights: Mapping[str, Array] | None = None,
+        seed: int = 0,
+    ) -> None:
+        for name, choice, choices in (
+            ("positions", positions, get_args(Positions)),
+            ("activation", activation, get_args(Activation)),
+            ("norm", norm, get_args(NormOrder)),
+        ):
+            if choice not in choices:
+                raise ValueError(f"{name} is {choice!r}: it must be one of {choices}")
+        kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        for name, size in (
+            ("vocab_size", vocab_size),
+            ("hidden_size", hidden_size),
+            ("num_heads", num_heads),
+            ("num_kv_heads", kv_heads),
+            ("intermediate_size", intermediate_size),
+            ("max_positions", max_positions),
+        ):
+            if size < 1:
+                raise ValueError(f"{name} is {size}: it must be at least 1")
+        if hidden_size % num_heads:
+            raise ValueError(
+                f"hidden_size is {hidden_size}: it must be a multiple of num_heads, {num_heads}"
+            )
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.num_kv_heads = kv_heads
+        self.head_dim = hidden_size // num_heads
+        self.intermediate_size = intermediate_size
+        self.max_positions = max_positions
+        self.num_token_types = num_token_types
+        self.positions = positions
+        self.norm = norm
+        self.embedding_norm = embedding_norm
+
+        shapes = self.parameter_shapes()
+        w = _random_weights(shapes, seed) if weights is None else _checked_weights(weights, shapes)
+
+        def norm_at(prefix: str) -> LayerNorm:
+            return LayerNorm(w[prefix + ".weight"], w[prefix + ".bias"], layer_norm_eps)
+
+        self._token = w["embeddings.token"]
+        self._token_type = w.get("embeddings.token_type")
+        self._position = (
+            w["embeddings.position"]
+            if positions == "learned"
+            else sinusoidal_positions(max_positions, hidden_size)
+        )
+        self._embedding_norm = norm_at("embeddings.norm") if embedding_norm else None
+        self._final_norm = norm_at("final_norm") if norm == "pre" else None
+        self.layers = [
+            EncoderLayer(
+                MultiHeadAttention(
+                    *(w[f"layers.{i}.attention.{part}.weight"] for part in _PROJECTIONS),
+                    num_heads=num_heads,
+                    num_kv_heads=kv_heads,
+                    **{f"{p}_bias": w[f"layers.{i}.attention.{p}.bias"] for p in _PROJECTIONS},
+                ),
+                FeedForward(
+                    w[f"layers.{i}.feed_forward.up.weight"],
+                    w[f"layers.{i}.feed_forward.down.weight"],
+                    up_bias=w[f"layers.{i}.feed_forward.up.bias"],
+                    down_bias=w[f"layers.{i}.feed_forward.down.bias"],
+                    activation=activation,
+                ),
+                norm_at(f"layers.{i}.attention_norm"),
+                norm_at(f"layers.{i}.feed_forward_norm"),
+                norm,
+            )
+            for i in range(num_layers)
+        ]
+
+    @classmethod
+    def from_pretrained(cls, folder: str | PathLike[str], precision: str = "float32") -> Encoder:
+        """Load a Hugging Face folder: config.json and model.safetensors of a BERT-class model.
+
+        Parameters
+        ----------
+        folder : path
+        precision : {"float32"}
+
+        Raises
+        ------
+        FileNotFoundError
+            If a file is missing.
+        ValueError
+            If the model type is not supported, a file is broken, or the weights do not fit the
+            configuration; the message names the file and the parameter.
+        """
+        from .models import load
+
+        return load(folder, precision)
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the names and shapes of all weights."""
+        hidden, inner = self.hidden_size, self.intermediate_size
+        kv = self.num_kv_heads * self.head_dim
+        shapes: dict[str, tuple[int, ...]] = {"embeddings.token": (self.vocab_size, hidden)}
+        if self.positions == "learned":
+            shapes["embeddings.position"] = (self.max_positions, hidden)
+        if self.num_token_types:
+            shapes["embeddings.token_type"] = (self.num_token_types, hidden)
+        norms = ["embeddings.norm"] if self.embedding_norm else []
+        for i in range(self.num_layers):
+            for name, rows, columns in (
+                ("attention.query", hidden, hidden),
+                ("attention.key", kv, hidden),
+                ("attention.value", kv, hidden),
+                ("attention.output", hidden, hidden),
+                ("feed_forward.up", inner, hidden),
+                ("feed_forward.down", hidden, inner),
+            ):
+                shapes[f"layers.{i}.{name}.weight"] = (rows, columns)
+                shapes[f"layers.{i}.{name}.bias"] = (rows,)
+            norms += [f"layers.{i}.attention_norm", f"layers.{i}.feed_forward_norm"]
+        if self.norm == "pre":
+            norms.append("final_norm")
+        for name in norms:
+            shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (hidden,)
+        return shapes
+
+    @overload
+    def __call__(
+        self,
+        input_ids: npt.ArrayLike,
+        cu_seqlens: npt.ArrayLike | None = ...,
+        *,
+        token_type_ids: npt.ArrayLike | None = ...,
+        return_hidden_states: Literal[False] = ...,
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self,
+        input_ids: npt.ArrayLike,
+        cu_seqlens: npt.ArrayLike | None = ...,
+        *,
+        token_type_ids: npt.ArrayLike | None = ...,
+        return_hidden_states: Literal[True],
+    ) -> tuple[Array, list[Array]]: ...
+    def __call__(
+        self,
+        input_ids: npt.ArrayLike,
+        cu_seqlens: npt.ArrayLike | None = None,
+        *,
+        token_type_ids: npt.ArrayLike | None = None,
+        return_hidden_states: bool = False,
+    ) -> Array | tuple[Array, list[Array]]:
+        """Turn token ids into contextual vectors.
+
+        Parameters
+        ----------
+        input_ids : array of int, shape (T,) or (N, S)
+            A flat stream of tokens, cut into sequences by `cu_seqlens`, or N sequences of length S.
+        cu_seqlens : array of int, shape (N + 1,), optional
+            For a flat stream; by default it is one sequence.
+        token_type_ids : array of int, of the shape of `input_ids`, optional
+            0 by default.
+        return_hidden_states : bool
+            Also return what each layer reads, and the result.
+
+        Returns
+        -------
+        hidden : array, shape (T, E) or (N, S, E)
+        hidden_states : list of num_layers + 1 arrays of that shape
+            Only with `return_hidden_states`: the embeddings first, then the output of each layer.
+
+        Raises
+        ------
+        ValueError
+            If an id is outside the vocabulary or a sequence is longer than `max_positions`.
+        """
+        ids = as_integers("input_ids", input_ids)
+        if ids.ndim == 2:
+            if cu_seqlens is not None:
+                raise ValueError("cu_seqlens is for a flat stream, but input_ids is 2-D")
+            starts = np.arange(len(ids) + 1, dtype=np.int64) * ids.shape[1]
+        elif ids.ndim == 1:
+            starts = _starts(ids, cu_seqlens)
+        else:
+            raise ValueError(f"input_ids has shape {describe(ids.shape)}: it must be (T,) or (N, S)")
+        types = None
+        if token_type_ids is not None:
+            types = as_integers("token_type_ids", token_type_ids)
+            if types.shape != ids.shape:
+                raise ValueError(
+                    f"token_type_ids has shape {describe(types.shape)} but input_ids has "
+                    f"{describe(ids.shape)}"
+                )
+            types = types.reshape(-1)
+        shape = (*ids.shape, self.hidden_size)
+        x = self._embed(ids.reshape(-1), starts, types)
+        states = [x]
+        for layer in self.layers:
+            x = layer(x, starts)
+            if return_hidden_states:
+                states.append(x)
+        if self._final_norm is not None:
+            x = self._final_norm(x)
+        if not return_hidden_states:
+            return x.reshape(shape)
+        return x.reshape(shape), [state.reshape(shape) for state in states]
+
+    def _embed(
+        self, ids: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], types: Any
+    ) -> Array:
+        lengths = np.diff(starts)
+        if lengths.size and lengths.max() > self.max_positions:
+            raise ValueError(
+                f"a sequence has {lengths.max()} tokens: the model has {self.max_positions} positions"
+            )
+        if ids.size and not (0 <= ids.min() and ids.max() < self.vocab_size):
+            raise ValueError(
+                f"input_ids goes from {ids.min()} to {ids.max()}: the vocabulary has "
+                f"{self.vocab_size} entries"
+            )
+        tables, indices = [self._token], [ids]
+        tables.append(self._position)
+        indices.append(np.arange(len(ids)) - np.repeat(starts[:-1], lengths))
+        if self._token_type is not None:
+            if types is not None and types.size and not (0 <= types.min() <= types.max() < len(self._token_type)):
+                raise ValueError(
+                    f"token_type_ids goes from {types.min()} to {types.max()}: the model has "
+                    f"{len(self._token_type)} types"
+                )
+            tables.append(self._token_type)
+            indices.append(np.zeros_like(ids) if types is None else types)
+        elif types is not None and types.any():
+            raise ValueError("token_type_ids is not 0 everywhere: the model has no token types")
+        x = embed(tables, indices)
+        return x if self._embedding_norm is None else self._embedding_norm(x, out=x)
+
+    def __repr__(self) -> str:
+        return (
+            f"Encoder(vocab_size={self.vocab_size}, hidden_size={self.hidden_size}, "
+            f"num_layers={self.num_layers}, num_heads={self.num_heads})"
+        )
+
+
+_PROJECTIONS = ("query", "key", "value", "output")
+
+
+def sinusoidal_positions(length: int, hidden_size: int) -> Array:
+    """Return the position embeddings of "Attention Is All You Need", section 3.5.
+
+    Column 2i is ``sin(position / 10000^(2i / hidden_size))``, column 2i + 1 the cosine of the same.
+
+    Returns
+    -------
+    array, shape (length, hidden_size), float32
+
+    Examples
+    --------
+    >>> import headwise as hw
+    >>> hw.nn.sinusoidal_positions(2, 4).round(4)
+    array([[0.    , 1.    , 0.    , 1.    ],
+           [0.8415, 0.5403, 0.01  , 1.    ]], dtype=float32)
+    """
+    column = np.arange(hidden_size)
+    angle = np.arange(length)[:, None] / 10000.0 ** (column // 2 * 2 / hidden_size)
+    return np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
+
+
+def _starts(x: Array, cu_seqlens: npt.ArrayLike | None) -> npt.NDArray[np.int64]:
+    if cu_seqlens is None:
+        return np.array([0, len(x)], np.int64)
+    return as_cu_seqlens("cu_seqlens", cu_seqlens, len(x))
+
+
+def _random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Array]:
+    rng = np.random.default_rng(seed)
+
+    def draw(name: str, shape: tuple[int, ...]) -> Array:
+        if name.startswith("embeddings.") and len(shape) == 2:
+            return rng.standard_normal(shape, np.float32)
+        if len(shape) == 2:
+            bound = (6 / sum(shape)) ** 0.5
+            return rng.uniform(-bound, bound, shape).astype(np.float32)
+        fill = 1.0 if name.endswith("norm.weight") else 0.0
+        return np.full(shape, fill, np.float32)
+
+    return {name: draw(name, shape) for name, shape in shapes.items()}
+
+
+def _checked_weights(
+    weights: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, Array]:
+    for title, names in (
+        ("weights lacks", shapes.keys() - weights.keys()),
+        ("weights has what the model does not:", weights.keys() - shapes.keys()),
+    ):
+        if names:
+            some = sorted(names)[:3]
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ValueError(f"{title} {', '.join(some)}{more}")
+    checked = {}
+    for name, shape in shapes.items():
+        w = np.asarray(weights[name])
+        if w.dtype != np.float32:
+            raise TypeError(f"weights[{name!r}] has dtype {w.dtype}: it must be float32")
+        if w.shape != shape:
+            raise ValueError(
+                f"weights[{name!r}] has shape {describe(w.shape)}: it must be {describe(shape)}"
+            )
+        checked[name] = w
+    return checked

@@ -1,0 +1,84 @@
+"""Derive the polynomial coefficients of csrc/simd/math.h (needs mpmath and scipy).
+
+Run ``python tools/fit_polynomials.py`` and compare what it prints with the arrays there.
+"""
+
+import mpmath as mp
+import numpy as np
+from scipy.optimize import linprog
+
+mp.mp.dps = 50
+
+
+def minimax(f, weight, low, high, degree, fixed=()):
+    """Coefficients c of the polynomial least in max |weight(x) (p(x) - f(x))| on [low, high].
+
+    ``fixed`` gives the first coefficients; the rest come from a linear program on Chebyshev nodes.
+    """
+    k = np.arange(4000)
+    x = (low + high) / 2 + (high - low) / 2 * np.cos(np.pi * (k + 0.5) / len(k))
+    target = np.array(
+        [float(f(mp.mpf(v)) - sum(c * mp.mpf(v) ** i for i, c in enumerate(fixed))) for v in x]
+    )
+    w = np.array([float(weight(mp.mpf(v))) for v in x])
+    powers = np.arange(len(fixed), degree + 1)
+    basis = w[:, None] * x[:, None] ** powers
+    scale = np.abs(basis).max(axis=0)  # columns of like size: the solver's tolerance is absolute
+    unit = np.abs(w * target).max() * 1e-7
+    rows = np.block(
+        [
+            [basis / scale, -np.ones((len(x), 1)) * unit],
+            [-basis / scale, -np.ones((len(x), 1)) * unit],
+        ]
+    )
+    bounds = [(None, None)] * len(powers) + [(0, None)]
+    cost = np.r_[np.zeros(len(powers)), 1.0]
+    solved = linprog(cost, rows, np.r_[w * target, -w * target], bounds=bounds, method="highs-ds")
+    return [*fixed, *(solved.x[:-1] / scale)]
+
+
+def chebyshev(f, low, high, degree):
+    """Near-minimax coefficients by interpolation at Chebyshev nodes, in extended precision."""
+    coefficients, error = mp.chebyfit(f, [low, high], degree + 1, error=True)
+    return coefficients[::-1], error
+
+
+def report(name, coefficients, dtype, f, approximation, low, high):
+    rounded = [dtype(float(c)) for c in coefficients]
+    x = np.linspace(low, high, 4001)
+    error = max(abs(approximation(rounded, mp.mpf(v)) - f(mp.mpf(v))) for v in x)
+    print(f"{name}: largest error {float(error):.3g} with rounded coefficients")
+    for c in rounded:
+        print(f"    {c!r:s}, // {float(c).hex()}")
+
+
+def horner(c, x):
+    value = mp.mpf(0)
+    for a in reversed(c):
+        value = value * x + mp.mpf(float(a))
+    return value
+
+
+if __name__ == "__main__":
+    half = mp.mpf("0.5")
+    exp2 = lambda x: mp.mpf(2) ** x  # noqa: E731
+    c, _ = chebyshev(exp2, -half, half, 6)
+    report("exp2 float32", [1.0, *c[1:]], np.float32, exp2, horner, -0.5, 0.5)
+    c, _ = chebyshev(exp2, -half, half, 11)
+    report("exp2 float64", [1.0, *c[1:]], np.float64, exp2, horner, -0.5, 0.5)
+
+    # erf(x) = 1 - 2^-(x q(x)) for x >= 0: the error of q counts as x erfc(x) ln 2 in the result.
+    def q(x):
+        return -mp.log(mp.erfc(x), 2) / x if x > 0 else 2 / mp.sqrt(mp.pi) / mp.log(2)
+
+    for degree in (5, 6, 7, 8):
+        c = minimax(q, lambda x: x * mp.erfc(x) * mp.log(2), 0.0, 4.0, degree)
+        report(
+            f"erf float32, degree {degree}",
+            c,
+            np.float32,
+            mp.erf,
+            lambda c, x: 1 - mp.mpf(2) ** (-x * horner(c, x)),
+            0,
+            4,
+        )
