@@ -70,13 +70,11 @@ bool ascending(const int64_t* starts, int64_t count) {
 
 bool is_valid(const hw_attention_params& a, bool weights) {
   const auto head_dim_ok = [](int64_t d) { return d >= 1 && d <= HEADWISE_MAX_HEAD_DIM; };
-  if (!is_dtype(a.dtype) || !head_dim_ok(a.head_dim) || !(weights || head_dim_ok(a.value_dim)))
-    return false;
+  if (!is_dtype(a.dtype) || !head_dim_ok(a.head_dim) || !(weights || head_dim_ok(a.value_dim))) return false;
   if (a.batch < 0 || a.query_length < 0 || a.key_length < 0) return false;
   if (a.num_heads < 0 || a.num_kv_heads < 1 || a.num_heads % a.num_kv_heads != 0) return false;
   if (!isfinite(a.scale) || !a.query_starts != !a.key_starts) return false;
-  if (a.query_starts &&
-      !(ascending(a.query_starts, a.batch) && ascending(a.key_starts, a.batch)))
+  if (a.query_starts && !(ascending(a.query_starts, a.batch) && ascending(a.key_starts, a.batch)))
     return false;
   if (a.key_lengths)
     for (int64_t b = 0; b < a.batch; ++b)
@@ -124,11 +122,16 @@ extern "C" {
 
 const char* hw_status_message(hw_status status) {
   switch (status) {
-    case HW_OK: return "ok";
-    case HW_INVALID_ARGUMENT: return "an argument is out of range";
-    case HW_OUT_OF_MEMORY: return "out of memory for a thread's workspace";
-    case HW_UNSUPPORTED_ISA: return "this instruction set is unknown or cannot run on this CPU";
-    case HW_INDEX_OUT_OF_RANGE: return "an index is outside its table";
+    case HW_OK:
+      return "ok";
+    case HW_INVALID_ARGUMENT:
+      return "an argument is out of range";
+    case HW_OUT_OF_MEMORY:
+      return "out of memory for a thread's workspace";
+    case HW_UNSUPPORTED_ISA:
+      return "this instruction set is unknown or cannot run on this CPU";
+    case HW_INDEX_OUT_OF_RANGE:
+      return "an index is outside its table";
   }
   return "unknown status";
 }
@@ -153,7 +156,7 @@ hw_status hw_set_isa(const char* name) {
 int hw_get_num_threads(void) { return num_threads(); }
 
 hw_status hw_set_num_threads(int n) {
-  if (n < 1 || n > 4096) return HW_INVALID_ARGUMENT;
+  if (n < 1 || n > kMaxThreads) return HW_INVALID_ARGUMENT;
   set_num_threads(n);
   return HW_OK;
 }
@@ -178,8 +181,8 @@ size_t hw_packed_weight_size(hw_dtype dtype, int64_t out_features, int64_t in_fe
   return static_cast<size_t>((out_features + lanes - 1) / lanes * lanes * in_features);
 }
 
-hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride,
-                         int64_t out_features, int64_t in_features, void* packed) {
+hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride, int64_t out_features,
+                         int64_t in_features, void* packed) {
   if (!is_dtype(dtype) || out_features < 0 || in_features < 0) return HW_INVALID_ARGUMENT;
   const auto pack = [&]<class T>(const T* w, T* panel) {
     constexpr int64_t kLanes = 256 / sizeof(T);
@@ -197,8 +200,8 @@ hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride,
 
 hw_status hw_linear(const hw_linear_params* a) {
   if (!kernels()) return HW_UNSUPPORTED_ISA;
-  if (!is_dtype(a->dtype) || a->activation < HW_IDENTITY || a->activation > HW_GELU ||
-      a->rows < 0 || a->out_features < 0 || a->in_features < 0)
+  if (!is_dtype(a->dtype) || a->activation < HW_IDENTITY || a->activation > HW_GELU || a->rows < 0 ||
+      a->out_features < 0 || a->in_features < 0)
     return HW_INVALID_ARGUMENT;
   if (a->rows > 0 && a->out_features > 0) kernels()->linear(*a);
   return HW_OK;
@@ -213,8 +216,7 @@ hw_status hw_softmax(const hw_softmax_params* a) {
 
 hw_status hw_layer_norm(const hw_layer_norm_params* a) {
   if (!kernels()) return HW_UNSUPPORTED_ISA;
-  if (!is_dtype(a->dtype) || a->rows < 0 || a->columns < 1 || !(a->epsilon >= 0))
-    return HW_INVALID_ARGUMENT;
+  if (!is_dtype(a->dtype) || a->rows < 0 || a->columns < 1 || !(a->epsilon >= 0)) return HW_INVALID_ARGUMENT;
   kernels()->layer_norm(*a);
   return HW_OK;
 }
@@ -239,9 +241,9 @@ hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops) {
   if (!kernels()) return HW_UNSUPPORTED_ISA;
   if (!is_dtype(dtype) || !(seconds > 0)) return HW_INVALID_ARGUMENT;
   *gflops = 1e-9 * measure(seconds, [&](int) {
-    double sink[8];
-    return kernels()->fma_probe(dtype, 200000, sink);
-  });
+              double sink[8];
+              return kernels()->fma_probe(dtype, 200000, sink);
+            });
   return HW_OK;
 }
 
@@ -255,9 +257,9 @@ hw_status hw_peak_bandwidth(double seconds, double* gigabytes_per_second) {
   const int64_t share = kFloats / num_threads();
   volatile float sink = 0;
   *gigabytes_per_second = 1e-9 * measure(seconds, [&](int thread) {
-    sink = kernels()->read_probe(buffer + thread * share, share);
-    return double(share) * sizeof(float);
-  });
+                            sink = kernels()->read_probe(buffer + thread * share, share);
+                            return double(share) * sizeof(float);
+                          });
   free(buffer);
   return HW_OK;
 }

@@ -1,20 +1,29 @@
-// OpenMP, the default number of threads, per-thread memory, and what fork() leaves behind.
+// A pool of threads, the default number of threads, per-thread memory.
+//
+// Why not OpenMP's: a parallel region ends when every thread of the team has come and gone. On a busy
+// machine the caller then waits, whole time slices long, for threads that found no task left (one short
+// text took 20 times as long beside one other process); and after fork() libgomp waits for ever for threads
+// that the child does not have. Here the caller works too, and at the end waits only for those threads that
+// did take part.
 #include "parallel.h"
 
-#include <omp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <condition_variable>
 #include <mutex>
+#include <system_error>
 #include <thread>
 
 namespace headwise {
 namespace {
+
+// ---- how many threads ------------------------------------------------------------------------------------
 
 // CPUs the cgroup's quota allows, or 0 if there is none (v2 first, then v1).
 double cgroup_cpu_quota() {
@@ -24,8 +33,7 @@ double cgroup_cpu_quota() {
     fclose(file);
     return read == 2 && period > 0 ? quota / period : 0;
   }
-  const char* const names[] = {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
-                               "/sys/fs/cgroup/cpu/cpu.cfs_period_us"};
+  const char* const names[] = {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"};
   double* const values[] = {&quota, &period};
   for (int i = 0; i < 2; ++i) {
     FILE* file = fopen(names[i], "r");
@@ -40,15 +48,14 @@ double cgroup_cpu_quota() {
 int default_num_threads() {
   for (const char* name : {"HEADWISE_NUM_THREADS", "OMP_NUM_THREADS"}) {
     const char* value = getenv(name);
-    const int n = value ? atoi(value) : 0;
-    if (n > 0) return n;
+    const long n = value ? strtol(value, nullptr, 10) : 0;
+    if (n > 0) return n < kMaxThreads ? static_cast<int>(n) : kMaxThreads;
   }
-  int n = 0;
+  int n = static_cast<int>(std::thread::hardware_concurrency());
 #ifdef __linux__
   cpu_set_t mask;
   if (sched_getaffinity(0, sizeof mask, &mask) == 0) n = CPU_COUNT(&mask);
 #endif
-  if (n < 1) n = omp_get_num_procs();
   const double quota = cgroup_cpu_quota();
   if (quota > 0 && quota < n) n = static_cast<int>(std::ceil(quota));
   return n < 1 ? 1 : n;
@@ -59,61 +66,137 @@ std::atomic<int>& thread_count() {
   return count;
 }
 
-void run_with_openmp(int threads, void (*body)(void*), void* context) {
-#pragma omp parallel num_threads(threads)
-  body(context);
+// ---- the pool --------------------------------------------------------------------------------------------
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
 }
 
-// libgomp keeps a pool of threads for each thread that opened a parallel region. After fork() the
-// forking thread still has its pool, but the threads in it are gone, and its next region waits for them
-// for ever. The child therefore opens its regions on a thread of its own, whose pool is new.
-class RegionHost {
- public:
-  RegionHost() : thread_([this] { serve(); }) { thread_.detach(); }
+// Calls done() until it is true or this long has passed; whether it was true. Between the operations of a
+// layer a thread waits some microseconds, for which going to sleep and being woken costs too much.
+template <class Done>
+bool spin(Done&& done) {
+  constexpr std::chrono::microseconds kPatience{50};
+  const auto end = std::chrono::steady_clock::now() + kPatience;
+  do {
+    for (int i = 0; i < 64; ++i) {
+      if (done()) return true;
+      pause();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return false;
+}
 
+class Pool {
+ public:
   void run(int threads, void (*body)(void*), void* context) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    job_ = {threads, body, context};
-    pending_ = true;
-    changed_.notify_all();
-    changed_.wait(lock, [this] { return !pending_; });
+    Job job{body, context, threads - 1};
+    open(job);
+    body(context);
+    close(job);
+    if (spin([&] { return job.running.load(std::memory_order_acquire) == 0; })) return;
+    auto held = lock();
+    job_left_.wait(held, [&] { return job.running.load(std::memory_order_acquire) == 0; });
   }
 
  private:
   struct Job {
-    int threads;
     void (*body)(void*);
     void* context;
+    int places;                   // for further threads
+    std::atomic<int> running{0};  // threads inside, besides the caller
+    Job* next = nullptr;
   };
 
-  void serve() {
-    std::unique_lock<std::mutex> lock(mutex_);
-    for (;;) {
-      changed_.wait(lock, [this] { return pending_; });
-      run_with_openmp(job_.threads, job_.body, job_.context);
-      pending_ = false;
-      changed_.notify_all();
+  // The mutex is held for some nanoseconds at a time: worth a spin before sleeping for it.
+  std::unique_lock<std::mutex> lock() {
+    for (int i = 0; i < 1000; ++i) {
+      if (mutex_.try_lock()) return {mutex_, std::adopt_lock};
+      pause();
+    }
+    return std::unique_lock<std::mutex>(mutex_);
+  }
+
+  void open(Job& job) {
+    const auto held = lock();
+    while (workers_ < job.places && start_worker()) ++workers_;
+    Job** last = &jobs_;
+    while (*last) last = &(*last)->next;
+    *last = &job;
+    open_jobs_.fetch_add(1, std::memory_order_release);
+    const int wake = sleepers_ < job.places ? sleepers_ : job.places;
+    for (int i = 0; i < wake; ++i) job_opened_.notify_one();
+  }
+
+  // From here on nobody joins; those inside go on.
+  void close(Job& job) {
+    const auto held = lock();
+    Job** link = &jobs_;
+    while (*link != &job) link = &(*link)->next;
+    *link = job.next;
+    open_jobs_.fetch_sub(1, std::memory_order_release);
+  }
+
+  // False if the system has no more threads to give: those there are do the work.
+  bool start_worker() {
+    try {
+      std::thread([this] { work(); }).detach();
+      return true;
+    } catch (const std::system_error&) {
+      return false;
     }
   }
 
+  void work() {
+    for (;;) {
+      spin([this] { return open_jobs_.load(std::memory_order_acquire) != 0; });
+      auto held = lock();
+      Job* job = joinable();
+      if (!job) {
+        ++sleepers_;
+        job_opened_.wait(held, [&] { return (job = joinable()) != nullptr; });
+        --sleepers_;
+      }
+      --job->places;
+      job->running.fetch_add(1, std::memory_order_relaxed);
+      held.unlock();
+      job->body(job->context);
+      held = lock();  // the caller may leave, and the job with it, as soon as running is 0
+      job->running.fetch_sub(1, std::memory_order_release);
+      job_left_.notify_all();
+    }
+  }
+
+  Job* joinable() const {
+    Job* job = jobs_;
+    while (job && job->places == 0) job = job->next;
+    return job;
+  }
+
   std::mutex mutex_;
-  std::condition_variable changed_;
-  Job job_{};
-  bool pending_ = false;
-  std::thread thread_;
+  std::condition_variable job_opened_, job_left_;
+  Job* jobs_ = nullptr;  // open ones, oldest first; they live on their callers' stacks
+  std::atomic<int> open_jobs_{0};
+  int workers_ = 0, sleepers_ = 0;
 };
 
-// Of the thread that called fork(), in the child: the only thread the child starts with.
-thread_local bool pool_was_lost = false;
-thread_local RegionHost* host = nullptr;
+// Never destroyed, as its threads outlive main(). A forked child has none of them and may have inherited a
+// locked mutex: it starts a pool of its own.
+std::atomic<Pool*> current_pool{nullptr};
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { current_pool = nullptr; });
 
-void after_fork_in_child() {
-  pool_was_lost = true;
-  host = nullptr;  // its thread is gone too: a leak of 200 bytes a generation of forks
+Pool& pool() {
+  Pool* pool = current_pool.load(std::memory_order_acquire);
+  if (pool) return *pool;
+  Pool* mine = new Pool;
+  if (current_pool.compare_exchange_strong(pool, mine)) return *mine;
+  delete mine;
+  return *pool;
 }
 
-// At load time: another library may have opened regions on the same libgomp before our first.
-[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, after_fork_in_child);
+// ---- memory ----------------------------------------------------------------------------------------------
 
 struct Workspace {
   void* memory = nullptr;
@@ -128,9 +211,8 @@ int num_threads() { return thread_count().load(std::memory_order_relaxed); }
 void set_num_threads(int n) { thread_count().store(n, std::memory_order_relaxed); }
 
 void run_on_threads(int threads, void (*body)(void*), void* context) {
-  if (!pool_was_lost) return run_with_openmp(threads, body, context);
-  if (!host) host = new RegionHost;
-  host->run(threads, body, context);
+  if (threads <= 1) return body(context);
+  pool().run(threads, body, context);
 }
 
 void* thread_workspace(size_t bytes) {

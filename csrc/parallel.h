@@ -6,8 +6,11 @@
 
 namespace headwise {
 
-// Runs body(context) on `threads` threads at once, the caller among them, and returns when all have
-// finished. Safe after fork() and from several threads at once.
+constexpr int kMaxThreads = 4096;
+
+// Runs body(context) on the calling thread and, as they come free, on up to threads - 1 others; returns when
+// all that began have finished. So body must take its work from a shared counter. Safe after fork() and from
+// several threads at once.
 void run_on_threads(int threads, void (*body)(void*), void* context);
 
 // The calling thread's own 64-byte aligned scratch memory of at least this size, or null. It is kept for

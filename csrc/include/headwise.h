@@ -22,10 +22,10 @@ extern "C" {
 
 typedef enum hw_status {
   HW_OK = 0,
-  HW_INVALID_ARGUMENT = 1,    /* a length, pointer or enum value no kernel takes */
-  HW_OUT_OF_MEMORY = 2,       /* the workspace of a thread could not be allocated */
-  HW_UNSUPPORTED_ISA = 3,     /* unknown, not built in, or not on this CPU */
-  HW_INDEX_OUT_OF_RANGE = 4,  /* hw_embed: an index outside its table */
+  HW_INVALID_ARGUMENT = 1,   /* a length, pointer or enum value no kernel takes */
+  HW_OUT_OF_MEMORY = 2,      /* the workspace of a thread could not be allocated */
+  HW_UNSUPPORTED_ISA = 3,    /* unknown, not built in, or not on this CPU */
+  HW_INDEX_OUT_OF_RANGE = 4, /* hw_embed: an index outside its table */
 } hw_status;
 
 /* A sentence for a status; a static string. */
@@ -74,8 +74,8 @@ typedef struct hw_attention_params {
   int64_t head_dim, value_dim;            /* 1 .. HEADWISE_MAX_HEAD_DIM */
   int64_t query_length, key_length;
   const void *query, *key, *value;
-  void* out;                                /* (batch, num_heads, query_length, value_dim) */
-  void* lse;                                /* optional: natural log of sum exp, element (b, h, i) */
+  void* out; /* (batch, num_heads, query_length, value_dim) */
+  void* lse; /* optional: natural log of sum exp, element (b, h, i) */
   hw_strides query_strides, key_strides, value_strides, out_strides, lse_strides;
   const int64_t *query_starts, *key_starts; /* optional, both or none: packed sequences */
   const int64_t* key_lengths;               /* optional (batch): keys from here on are not read */
@@ -99,8 +99,8 @@ size_t hw_packed_weight_size(hw_dtype dtype, int64_t out_features, int64_t in_fe
 
 /* Reorder a row-major (N, K) weight into panels of 256 bytes of outputs, zero padded:
  * packed[panel][k][lane]. The order is the same for every ISA. */
-hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride,
-                         int64_t out_features, int64_t in_features, void* packed);
+hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride, int64_t out_features,
+                         int64_t in_features, void* packed);
 
 /* out = activation(input W^T + bias) + residual, for M rows. */
 typedef struct hw_linear_params {
@@ -150,9 +150,9 @@ hw_status hw_layer_norm(const hw_layer_norm_params* params);
 
 /* out[t] = the sum over tables of table[indices[t]]; float32. */
 typedef struct hw_embed_params {
-  int64_t rows, columns, num_tables; /* 1 .. HEADWISE_MAX_TABLES tables of `columns` columns */
-  const float* tables[HEADWISE_MAX_TABLES];      /* contiguous */
-  const int64_t* indices[HEADWISE_MAX_TABLES];   /* (rows,) each */
+  int64_t rows, columns, num_tables;           /* 1 .. HEADWISE_MAX_TABLES tables of `columns` columns */
+  const float* tables[HEADWISE_MAX_TABLES];    /* contiguous */
+  const int64_t* indices[HEADWISE_MAX_TABLES]; /* (rows,) each */
   int64_t table_rows[HEADWISE_MAX_TABLES];
   float* out; /* contiguous */
 } hw_embed_params;

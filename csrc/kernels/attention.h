@@ -64,8 +64,7 @@ hw_status for_each_tile(const hw_attention_params& a, Run&& run) {
     const TileMemory<T> memory(workspace, a.head_dim, a.value_dim);
     i64 b = 0, first_task = 0;  // tasks only ascend: each thread walks the sequences once
     for (i64 task; (task = counter.next()) >= 0;) {
-      while (task >= first_task + tiles_of(b) * a.num_kv_heads)
-        first_task += tiles_of(b++) * a.num_kv_heads;
+      while (task >= first_task + tiles_of(b) * a.num_kv_heads) first_task += tiles_of(b++) * a.num_kv_heads;
       const i64 head = (task - first_task) / tiles_of(b), tile = (task - first_task) % tiles_of(b);
       const HeadProblem<T> problem = head_problem<T>(a, b, head);
       // Under a causal mask the last queries attend most keys: the long tiles first.

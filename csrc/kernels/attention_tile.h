@@ -137,7 +137,9 @@ class AttentionTile {
         const V inverse = V::select(V::equal(sum, V::zero()), V::zero(), V::broadcast(T(1)) / sum);
         for (i64 j = 0; j < count; ++j) {
           T* s = m_.scores + j * lanes_ + r;
-          (exp2_nonpositive(V::load(s) - max) * inverse).store(s);
+          const V score = V::load(s), p = exp2_nonpositive(score - max) * inverse;
+          // A masked key gets 0, even in a row that is NaN.
+          V::select(V::equal(score, V::broadcast(-kInfinity<T>)), V::zero(), p).store(s);
         }
       }
       store_transposed(begin, count);
@@ -152,9 +154,7 @@ class AttentionTile {
   static i64 clamp(i64 n, i64 end) { return max_of(i64(0), min_of(n, end)); }
 
   // -inf - -inf is NaN: a row without a score so far subtracts 0.
-  static V finite(V max) {
-    return V::select(V::equal(max, V::broadcast(-kInfinity<T>)), V::zero(), max);
-  }
+  static V finite(V max) { return V::select(V::equal(max, V::broadcast(-kInfinity<T>)), V::zero(), max); }
 
   // f(first key, number of keys) in ascending order, from multiples of key_block whatever the tile.
   template <class F>
@@ -173,8 +173,7 @@ class AttentionTile {
       for (i64 d = 0; d < p_.head_dim; d += W) {
         const auto inside = V::first_lanes(p_.head_dim - d);
         V block[W];
-        for (i64 i = 0; i < W; ++i)
-          block[i] = i < present ? V::load(row[i] + d, inside) * scale : V::zero();
+        for (i64 i = 0; i < W; ++i) block[i] = i < present ? V::load(row[i] + d, inside) * scale : V::zero();
         V::transpose(block);
         const i64 count = min_of(i64(W), p_.head_dim - d);
         for (i64 i = 0; i < count; ++i) block[i].store(m_.query_t + (d + i) * lanes_ + r);
@@ -187,7 +186,7 @@ class AttentionTile {
     for (i64 r = 0; r < lanes_; r += W) V::broadcast(-kInfinity<T>).store(m_.block_max + r);
     const Factor<T> keys{p_.key + begin * p_.key_row, p_.key_row, 1};
     multiply<false>(keys, count, m_.query_t, lanes_, lanes_, p_.head_dim,
-                    [&]<int R, int C>(i64 j, i64 lane, V (&s)[R][C]) HEADWISE_INLINE_LAMBDA {
+                    [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
                       unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
                         V largest = V::load(m_.block_max + lane + c * W);
                         unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
@@ -260,7 +259,7 @@ class AttentionTile {
       return accumulate_attended(begin, count, width);
     const Factor<T> probabilities{m_.scores, 1, lanes_};
     multiply<true>(probabilities, rows_, values, p_.value_row, p_.value_dim, count,
-                   [&]<int R, int C>(i64 row, i64 d, V (&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
+                   [&]<int R, int C>(i64 row, i64 d, V(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
                      unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
                        const V rescale = V::broadcast(m_.rescale[row + r]);
                        unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
@@ -275,8 +274,8 @@ class AttentionTile {
     V zeros = V::zero();  // x * 0 is NaN for an infinity or a NaN
     for (i64 j = 0; j < count; ++j)
       for (i64 d = 0; d < p_.value_dim; d += W)
-        zeros = V::fma(V::load(values + j * p_.value_row + d, V::first_lanes(p_.value_dim - d)),
-                       V::zero(), zeros);
+        zeros = V::fma(V::load(values + j * p_.value_row + d, V::first_lanes(p_.value_dim - d)), V::zero(),
+                       zeros);
     return zeros.sum() == 0;
   }
 
@@ -287,8 +286,7 @@ class AttentionTile {
         V sum = V::zero();
         for (i64 j = 0; j < count && first_row_attending(begin + j) <= r; ++j)
           sum = V::fma(V::broadcast(m_.scores[j * lanes_ + r]),
-                       V::load(p_.value + (begin + j) * p_.value_row + d,
-                               V::first_lanes(p_.value_dim - d)),
+                       V::load(p_.value + (begin + j) * p_.value_row + d, V::first_lanes(p_.value_dim - d)),
                        sum);
         T* out = m_.out + r * width + d;
         V::fma(V::load(out), V::broadcast(m_.rescale[r]), sum).store(out);

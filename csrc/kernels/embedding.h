@@ -35,7 +35,9 @@ inline void pool_sequence(const hw_pool_params& a, i64 b) {
     V pooled = begin < end ? V::load(a.input + begin * a.columns + i, inside) : V::zero();
     for (i64 m = begin + 1; m < end; ++m) {
       const V x = V::load(a.input + m * a.columns + i, inside);
-      pooled = a.mode == HW_POOL_MAX ? V::max(pooled, x) : pooled + x;
+      // max gives its second operand if one is NaN: a NaN in the first is kept by hand.
+      pooled =
+          a.mode == HW_POOL_MAX ? V::select(V::equal(pooled, pooled), V::max(pooled, x), pooled) : pooled + x;
     }
     pooled = pooled * V::broadcast(inverse);
     pooled.store(out + i, inside);

@@ -19,24 +19,26 @@ void layer_norm_row(const hw_layer_norm_params& a, i64 m) {
   T* out = static_cast<T*>(a.out) + m * a.out_stride;
 
   // pass 1: x + residual, and its mean.
-  V sum = V::zero();
-  for (i64 i = 0; i < n; i += W) {
+  const i64 vectors = ceil_div(n, W);
+  const auto added = [&](i64 vector) {
+    const i64 i = vector * W;
     const auto inside = V::first_lanes(n - i);
     V v = V::load(x + i, inside);
     if (residual) v = v + V::load(residual + i, inside);
     v.store(out + i, inside);
-    sum = sum + v;
-  }
-  const V mean = V::broadcast(sum.sum() / T(n));
+    return v;
+  };
+  const V mean = V::broadcast(pairwise_sum<V>(0, vectors, added).sum() / T(n));
 
   // pass 2: the variance about the mean; E[x^2] - mean^2 would cancel.
-  V squares = V::zero();
-  for (i64 i = 0; i < n; i += W) {
+  const auto squared = [&](i64 vector) {
+    const i64 i = vector * W;
     const auto inside = V::first_lanes(n - i);
     const V d = V::select(inside, V::load(out + i, inside) - mean, V::zero());
-    squares = V::fma(d, d, squares);
-  }
-  const V scale = V::broadcast(T(1) / T(sqrt(double(squares.sum() / T(n)) + a.epsilon)));
+    return d * d;
+  };
+  const T variance = pairwise_sum<V>(0, vectors, squared).sum() / T(n);
+  const V scale = V::broadcast(T(1) / T(sqrt(double(variance) + a.epsilon)));
 
   // pass 3: normalise.
   for (i64 i = 0; i < n; i += W) {

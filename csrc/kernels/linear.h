@@ -91,9 +91,12 @@ void linear(const hw_linear_params& a) {
 template <class T>
 void linear(const hw_linear_params& a) {
   switch (a.activation) {
-    case HW_IDENTITY: return linear<Identity, T>(a);
-    case HW_RELU: return linear<Relu, T>(a);
-    case HW_GELU: return linear<Gelu, T>(a);
+    case HW_IDENTITY:
+      return linear<Identity, T>(a);
+    case HW_RELU:
+      return linear<Relu, T>(a);
+    case HW_GELU:
+      return linear<Gelu, T>(a);
   }
 }
 

@@ -12,8 +12,7 @@ double fma_probe(i64 iterations, T* sink) {
   V chain[kChains];
   const V a = V::broadcast(T(0.999)), b = V::broadcast(T(0.001));
   unroll<kChains>([&](auto i) { chain[i] = V::broadcast(T(i + 1)); });
-  for (i64 n = 0; n < iterations; ++n)
-    unroll<kChains>([&](auto i) { chain[i] = V::fma(chain[i], a, b); });
+  for (i64 n = 0; n < iterations; ++n) unroll<kChains>([&](auto i) { chain[i] = V::fma(chain[i], a, b); });
   V sum = V::zero();
   unroll<kChains>([&](auto i) { sum = sum + chain[i]; });
   sum.store(sink);

@@ -1,4 +1,4 @@
-// f(row) for every row, dealt to the threads in runs.
+// Rows dealt to the threads in runs, and the sum of a row.
 #pragma once
 #include "../parallel.h"
 #include "../simd/vec.h"
@@ -14,6 +14,19 @@ void for_each_row(i64 rows, i64 columns, double flops_per_element, F&& f) {
     for (i64 run; (run = counter.next()) >= 0;)
       for (i64 row = run * kRun; row < min_of(rows, (run + 1) * kRun); ++row) f(row);
   });
+}
+
+// f(begin) + f(begin + 1) + ... + f(end - 1), vectors, by halves: rounding grows with the logarithm of
+// the length, on one lane as on sixteen.
+template <class V, class F>
+V pairwise_sum(i64 begin, i64 end, F&& f) {
+  if (end - begin > 16) {
+    const i64 middle = begin + (end - begin) / 2;
+    return pairwise_sum<V>(begin, middle, f) + pairwise_sum<V>(middle, end, f);
+  }
+  V sum = V::zero();
+  for (i64 i = begin; i < end; ++i) sum = sum + f(i);
+  return sum;
 }
 
 }  // namespace

@@ -23,15 +23,15 @@ void softmax_row(const T* x, T* out, i64 n) {
   const V shift = V::broadcast(max == -kInfinity<T> ? T(0) : max);
 
   // pass 2: exp and sum.
-  V sum = V::zero();
-  for (i64 i = 0; i < n; i += W) {
+  const auto exponential = [&](i64 vector) {
+    const i64 i = vector * W;
     const V e = exp_nonpositive(load(x, i, minus_infinity) - shift);
     e.store(out + i, V::first_lanes(n - i));
-    sum = sum + e;
-  }
+    return e;
+  };
+  const T total = pairwise_sum<V>(0, ceil_div(n, W), exponential).sum();
 
   // pass 3: divide.
-  const T total = sum.sum();
   const V inverse = V::broadcast(total == 0 ? T(0) : T(1) / total);
   for (i64 i = 0; i < n; i += W) {
     const auto inside = V::first_lanes(n - i);

@@ -38,9 +38,7 @@ struct Vec<float> {
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
   static Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
   static Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
-  static Vec select(Mask m, Vec a, Vec b) {
-    return {_mm256_blendv_ps(b.v, a.v, _mm256_castsi256_ps(m))};
-  }
+  static Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.v, a.v, _mm256_castsi256_ps(m))}; }
   static Mask equal(Vec a, Vec b) { return _mm256_castps_si256(_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)); }
   static Vec abs(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
   static Vec copy_sign(Vec magnitude, Vec sign) {
@@ -112,9 +110,7 @@ struct Vec<double> {
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
   static Vec max(Vec a, Vec b) { return {_mm256_max_pd(a.v, b.v)}; }
   static Vec min(Vec a, Vec b) { return {_mm256_min_pd(a.v, b.v)}; }
-  static Vec select(Mask m, Vec a, Vec b) {
-    return {_mm256_blendv_pd(b.v, a.v, _mm256_castsi256_pd(m))};
-  }
+  static Vec select(Mask m, Vec a, Vec b) { return {_mm256_blendv_pd(b.v, a.v, _mm256_castsi256_pd(m))}; }
   static Mask equal(Vec a, Vec b) { return _mm256_castpd_si256(_mm256_cmp_pd(a.v, b.v, _CMP_EQ_OQ)); }
   static Vec abs(Vec a) { return {_mm256_andnot_pd(_mm256_set1_pd(-0.0), a.v)}; }
   static Vec copy_sign(Vec magnitude, Vec sign) {

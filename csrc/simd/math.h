@@ -21,17 +21,25 @@ struct Exp2;
 template <>
 struct Exp2<float> {
   // 2^r on [-1/2, 1/2], minimax of degree 6: 1.5e-8 before rounding.
-  static constexpr float kCoefficients[] = {1.0f,          0.6931472f,     0.2402265f,    0.05550327f,
+  static constexpr float kCoefficients[] = {1.0f,         0.6931472f,    0.2402265f,    0.05550327f,
                                             0.009618057f, 0.0013400428f, 0.00015461445f};
 };
 
 template <>
 struct Exp2<double> {
   // Degree 11: 1.5e-17 before rounding.
-  static constexpr double kCoefficients[] = {
-      1.0,                    0.6931471805599453,     0.24022650695910158,   0.055504108664821625,
-      0.009618129107587256,   0.001333355814640647,   0.00015403530463724353, 1.5252733841556773e-05,
-      1.3215432535912375e-06, 1.0178057087733941e-07, 7.074194297288521e-09, 4.4558179083360645e-10};
+  static constexpr double kCoefficients[] = {1.0,
+                                             0.6931471805599453,
+                                             0.24022650695910158,
+                                             0.055504108664821625,
+                                             0.009618129107587256,
+                                             0.001333355814640647,
+                                             0.00015403530463724353,
+                                             1.5252733841556773e-05,
+                                             1.3215432535912375e-06,
+                                             1.0178057087733941e-07,
+                                             7.074194297288521e-09,
+                                             4.4558179083360645e-10};
 };
 
 // 2^x for x <= 0: exactly 1 at 0, exactly 0 at -inf, NaN at NaN, else within 2 ulp down to 2^-126
@@ -47,12 +55,15 @@ template <class T>
 constexpr T kLog2E = T(1.4426950408889634074);
 template <class T>
 constexpr T kLn2 = T(0.69314718055994530942);
-// What rounding log2(e) to T left out.
+// ln 2 in two parts: n times the first is exact for |n| < 2^12, as it has few bits.
 template <class T>
-constexpr T kLog2ELow = sizeof(T) == 4 ? T(1.9259629911266175e-08) : T(2.035527374093112e-17);
+constexpr T kLn2High = sizeof(T) == 4 ? T(0.693359375) : T(0.693145751953125);
+template <class T>
+constexpr T kLn2Low = sizeof(T) == 4 ? T(-2.1219444005469058e-4) : T(1.4286068203094173e-6);
 
-// e^x for x <= 0, within 2 ulp: log2(e) in two parts, as one rounding of x log2(e) would cost up to
-// 60 ulp at x = -80. Exactly 0 below 2^-126.4 (float) or 2^-1022.4 (double) at the latest.
+// e^x for x <= 0, within 2 ulp, also where a fma rounds twice. The remainder of x is taken before it is
+// turned into a power of 2: x log2(e) rounded as a whole would cost up to 60 ulp at x = -80. Exactly 0 below
+// 2^-126.4 (float) or 2^-1022.4 (double) at the latest.
 template <class T>
 HEADWISE_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
   using V = Vec<T>;
@@ -60,16 +71,15 @@ HEADWISE_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
   x = V::max(lowest, x);  // this order keeps a NaN
   const V log2e = V::broadcast(kLog2E<T>);
   const V n = V::round(x * log2e);
-  V r = V::fma(x, log2e, V::zero() - n);
-  r = V::fma(x, V::broadcast(kLog2ELow<T>), r);
-  const V y = V::scale_by_power_of_2(polynomial(Exp2<T>::kCoefficients, r), n);
+  const V r = (x - n * V::broadcast(kLn2High<T>)) - n * V::broadcast(kLn2Low<T>);
+  const V y = V::scale_by_power_of_2(polynomial(Exp2<T>::kCoefficients, r * log2e), n);
   return V::select(V::equal(x, lowest), V::zero(), y);
 }
 
 // erf(x) = sign(x) (1 - 2^(-|x| q(|x|))): q is smooth, and one polynomial of degree 8 serves all of
 // [0, 4], past which erf rounds to 1. Absolute error 1e-7.
 HEADWISE_INLINE Vec<float> erf(Vec<float> x) {
-  constexpr float kQ[] = {1.627907f,     0.9184454f,      0.1483074f,   -0.027757606f, 6.525035e-06f,
+  constexpr float kQ[] = {1.627907f,     0.9184454f,      0.1483074f,    -0.027757606f,  6.525035e-06f,
                           0.0021673846f, -0.00078395783f, 0.0001338059f, -9.3540675e-06f};
   using V = Vec<float>;
   const V t = V::min(V::broadcast(4.0f), V::abs(x));  // this order keeps a NaN

@@ -61,8 +61,6 @@ constexpr int kMaxTileVectors = kRegisters == 32 ? 4 : 2;  // columns of a regis
 
 // Rows of a register tile beside N columns: the accumulators, one row of N columns and a broadcast
 // fit the registers (32: 6 x 4, 9 x 3, 14 x 2; 16: 6 x 2); 14 suffices to hide the latency of a FMA.
-constexpr int max_tile_rows(int columns) {
-  return min_of(14, (kRegisters - 1 - columns) / columns);
-}
+constexpr int max_tile_rows(int columns) { return min_of(14, (kRegisters - 1 - columns) / columns); }
 
 }  // namespace

@@ -1,7 +1,7 @@
 """The layers of a transformer encoder, on flat streams of tokens.
 
-Dimension letters: T tokens of all sequences, N sequences, E hidden size, F intermediate size, H heads,
-D = E / H head dimension, V vocabulary size, P positions.
+Dimension letters: T tokens of all sequences, N sequences, E hidden size, F intermediate size,
+H heads, D = E / H head dimension, V vocabulary size, P positions.
 
 A batch is a (T, E) array of hidden states and the cumulative lengths of its sequences
 (`cu_seqlens`): no padding is stored or computed. Everything is float32.
@@ -9,9 +9,11 @@ A batch is a (T, E) array of hidden states and the cumulative lengths of its seq
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
 import numpy as np
@@ -43,8 +45,8 @@ class LayerNorm:
 class MultiHeadAttention:
     """Self-attention in several heads: ``concat(head_1, ..., head_H) W_O``.
 
-    Head h is ``softmax(Q_h K_hᵀ / sqrt(D)) V_h`` with Q = x W_Q, K = x W_K and V = x W_V (Vaswani et
-    al., 2017). The three projections are one packed matrix.
+    Head h is ``softmax(Q_h K_hᵀ / sqrt(D)) V_h`` with Q = x W_Q, K = x W_K and V = x W_V
+    (Vaswani et al., 2017). The three projections are one packed matrix.
 
     Parameters
     ----------
@@ -88,8 +90,8 @@ class MultiHeadAttention:
         weights = [np.asarray(w) for w in (query_weight, key_weight, value_weight)]
         if num_heads < 1 or self.num_kv_heads < 1 or num_heads % self.num_kv_heads:
             raise ValueError(
-                f"num_heads is {num_heads} and num_kv_heads {self.num_kv_heads}: the first must be a "
-                "multiple of the second"
+                f"num_heads is {num_heads} and num_kv_heads {self.num_kv_heads}: "
+                "the first must be a multiple of the second"
             )
         if weights[0].ndim != 2 or weights[0].shape[0] % num_heads:
             raise ValueError(
@@ -101,7 +103,9 @@ class MultiHeadAttention:
         shape = (self.num_kv_heads * self.head_dim, self.hidden_size)
         for name, w in zip(("key_weight", "value_weight"), weights[1:], strict=True):
             if w.shape != shape:
-                raise ValueError(f"{name} has shape {describe(w.shape)}: it must be {describe(shape)}")
+                raise ValueError(
+                    f"{name} has shape {describe(w.shape)}: it must be {describe(shape)}"
+                )
         if np.shape(output_weight) != (self.hidden_size, rows):
             raise ValueError(
                 f"output_weight has shape {describe(np.shape(output_weight))}: it must be "
@@ -147,31 +151,37 @@ class MultiHeadAttention:
         -------
         array, shape (T, E)
         """
-        x = np.asarray(hidden)
-        starts = _starts(x, cu_seqlens)
-        query, key, value = self._project(x)
+        query, key, value = self._project(hidden)
+        starts = _starts(query, cu_seqlens)
         attended = attention_varlen(query, key, value, starts, is_causal=is_causal)
-        return self._output(attended.reshape(len(x), -1), residual=residual)
+        return self._output(attended.reshape(-1, self._output.in_features), residual=residual)
 
     def weights(
-        self, hidden: npt.ArrayLike, cu_seqlens: npt.ArrayLike | None = None, *, is_causal: bool = False
+        self,
+        hidden: npt.ArrayLike,
+        cu_seqlens: npt.ArrayLike | None = None,
+        *,
+        is_causal: bool = False,
     ) -> list[Array]:
         """Return the attention probabilities, a (H, S, S) array for each sequence of length S."""
-        x = np.asarray(hidden)
-        starts = _starts(x, cu_seqlens)
-        query, key, _ = self._project(x)
+        query, key, _ = self._project(hidden)
+        starts = _starts(query, cu_seqlens)
         return [
             attention_weights(
                 query[begin:end].swapaxes(0, 1), key[begin:end].swapaxes(0, 1), is_causal=is_causal
             )
-            for begin, end in zip(starts[:-1], starts[1:], strict=True)
+            for begin, end in pairwise(starts)
         ]
 
-    def _project(self, x: Array) -> Iterator[Array]:
+    def _project(self, hidden: npt.ArrayLike) -> tuple[Array, Array, Array]:
         """Query (T, H, D), key and value (T, num_kv_heads, D): views of one array."""
-        heads = np.array([self.num_heads, self.num_kv_heads, self.num_kv_heads])
-        projected = self._projection(x).reshape(len(x), -1, self.head_dim)
-        return iter(np.split(projected, np.cumsum(heads)[:-1], axis=1))
+        x = np.asarray(hidden)
+        if x.ndim != 2:
+            raise ValueError(f"hidden has shape {describe(x.shape)}: it must be (T, E)")
+        keys = self.num_heads
+        values = keys + self.num_kv_heads
+        heads = self._projection(x).reshape(len(x), values + self.num_kv_heads, self.head_dim)
+        return heads[:, :keys], heads[:, keys:values], heads[:, values:]
 
 
 class FeedForward:
@@ -316,6 +326,11 @@ class Encoder:
         ):
             if size < 1:
                 raise ValueError(f"{name} is {size}: it must be at least 1")
+        for name, count in (("num_layers", num_layers), ("num_token_types", num_token_types)):
+            if count < 0:
+                raise ValueError(f"{name} is {count}: it must not be negative")
+        if not 0 <= layer_norm_eps < np.inf:
+            raise ValueError(f"layer_norm_eps is {layer_norm_eps}: it must be finite, 0 or more")
         if hidden_size % num_heads:
             raise ValueError(
                 f"hidden_size is {hidden_size}: it must be a multiple of num_heads, {num_heads}"
@@ -389,7 +404,7 @@ class Encoder:
         """
         from .models import load
 
-        return load(folder, precision)
+        return load(Path(folder), precision)
 
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the names and shapes of all weights."""
@@ -477,7 +492,9 @@ class Encoder:
         elif ids.ndim == 1:
             starts = _starts(ids, cu_seqlens)
         else:
-            raise ValueError(f"input_ids has shape {describe(ids.shape)}: it must be (T,) or (N, S)")
+            raise ValueError(
+                f"input_ids has shape {describe(ids.shape)}: it must be (T,) or (N, S)"
+            )
         types = None
         if token_type_ids is not None:
             types = as_integers("token_type_ids", token_type_ids)
@@ -506,9 +523,10 @@ class Encoder:
         lengths = np.diff(starts)
         if lengths.size and lengths.max() > self.max_positions:
             raise ValueError(
-                f"a sequence has {lengths.max()} tokens: the model has {self.max_positions} positions"
+                f"a sequence has {lengths.max()} tokens: "
+                f"the model has {self.max_positions} positions"
             )
-        if ids.size and not (0 <= ids.min() and ids.max() < self.vocab_size):
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.vocab_size:
             raise ValueError(
                 f"input_ids goes from {ids.min()} to {ids.max()}: the vocabulary has "
                 f"{self.vocab_size} entries"
@@ -517,10 +535,11 @@ class Encoder:
         tables.append(self._position)
         indices.append(np.arange(len(ids)) - np.repeat(starts[:-1], lengths))
         if self._token_type is not None:
-            if types is not None and types.size and not (0 <= types.min() <= types.max() < len(self._token_type)):
+            count = len(self._token_type)
+            if types is not None and types.size and not 0 <= types.min() <= types.max() < count:
                 raise ValueError(
-                    f"token_type_ids goes from {types.min()} to {types.max()}: the model has "
-                    f"{len(self._token_type)} types"
+                    f"token_type_ids goes from {types.min()} to {types.max()}: "
+                    f"the model has {count} types"
                 )
             tables.append(self._token_type)
             indices.append(np.zeros_like(ids) if types is None else types)

@@ -91,5 +91,7 @@ def peak(seconds: float = 0.2) -> Peak:
     if not 0 < seconds <= 60:
         raise ValueError(f"seconds is {seconds!r}: it must be above 0 and at most 60")
     return Peak(
-        _core.peak_flops(False, seconds), _core.peak_flops(True, seconds), _core.peak_bandwidth(seconds)
+        _core.peak_flops(False, seconds),
+        _core.peak_flops(True, seconds),
+        _core.peak_bandwidth(seconds),
     )

@@ -30,7 +30,8 @@ def as_floats(**arrays: npt.ArrayLike) -> list[Array]:
         if result and x.dtype != result[0].dtype:
             first = next(iter(arrays))
             raise TypeError(
-                f"{name} has dtype {x.dtype} but {first} has {result[0].dtype}: they must be the same"
+                f"{name} has dtype {x.dtype} but {first} has {result[0].dtype}: "
+                "they must be the same"
             )
         result.append(x)
     return result
@@ -43,16 +44,14 @@ def as_float_like(x: Array, name: str, given: npt.ArrayLike, shape: tuple[int, .
         raise TypeError(f"{name} has dtype {a.dtype}: it must be {x.dtype}")
     if a.shape != shape:
         raise ValueError(f"{name} has shape {describe(a.shape)}: it must be {describe(shape)}")
-    return np.ascontiguousarray(a)
+    return np.require(a, requirements=["C", "A"])
 
 
 def rows_contiguous(x: Array) -> Array:
     """Return x, copied if its last axis is not contiguous or its elements are not aligned."""
-    if x.flags.c_contiguous and x.flags.aligned:
-        return x
     if x.flags.aligned and (x.strides[-1] == x.itemsize or x.shape[-1] == 1):
         return x
-    return np.ascontiguousarray(x)
+    return np.require(x, requirements=["C", "A"])
 
 
 def as_integers(name: str, given: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -64,16 +63,14 @@ def as_integers(name: str, given: npt.ArrayLike) -> npt.NDArray[np.int64]:
         raise TypeError(f"{name} has dtype {x.dtype}: it must hold integers")
     if x.dtype == np.uint64 and x.size and int(x.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds {x.max()}: it must fit 64 bits with a sign")
-    return np.asarray(x, dtype=np.int64, order="C")
+    return np.require(x, np.int64, ["C", "A"])
 
 
 def as_cu_seqlens(name: str, given: npt.ArrayLike, tokens: int) -> npt.NDArray[np.int64]:
     """Return cumulative sequence lengths: 0, ascending, ending at ``tokens``."""
     starts = as_integers(name, given)
     if starts.ndim != 1 or len(starts) < 1:
-        raise ValueError(
-            f"{name} has shape {describe(starts.shape)}: it must be (sequences + 1,)"
-        )
+        raise ValueError(f"{name} has shape {describe(starts.shape)}: it must be (sequences + 1,)")
     if starts[0] != 0 or starts[-1] != tokens or (starts[1:] < starts[:-1]).any():
         raise ValueError(
             f"{name} must ascend from 0 to the {tokens} tokens given; it goes from {starts[0]} to "
@@ -86,9 +83,13 @@ def as_finite(name: str, given: Any) -> float:
     """Return a finite real number as a float."""
     if not isinstance(given, numbers.Real):
         raise TypeError(f"{name} is {given!r}: it must be a real number")
-    if not math.isfinite(given):
+    try:
+        number = float(given)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError(f"{name} is {given!r}: it must be finite")
-    return float(given)
+    return number
 
 
 def output(
@@ -105,9 +106,10 @@ def output(
         raise ValueError(f"out has shape {describe(out.shape)}: it must be {describe(shape)}")
     if not out.flags.writeable:
         raise ValueError("out is read-only: it must be writeable")
-    if not out.flags.aligned or (out.size and out.shape[-1] > 1 and out.strides[-1] != out.itemsize):
+    contiguous = out.size == 0 or out.shape[-1] == 1 or out.strides[-1] == out.itemsize
+    if not (contiguous and out.flags.aligned):
         raise ValueError("out must be aligned and have a contiguous last axis")
-    if any(stride == 0 and n > 1 for stride, n in zip(out.strides, out.shape, strict=True)):
+    if out.size and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
         raise ValueError("out is a broadcast array: each element must have a place of its own")
     if any(overlaps(out, x) for x in inputs):
         raise ValueError("out shares memory with an input: it must not")
@@ -119,7 +121,7 @@ def overlaps(a: Array, b: Array) -> bool:
     if not np.may_share_memory(a, b):
         return False
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # any int will do
     except np.exceptions.TooHardError:
         return True
 

@@ -82,9 +82,9 @@ def attention(
     is_causal : bool
         Query i attends keys ``j <= i + query_offset`` only.
     query_offset : int or array of int, optional
-        The position of the first query on the key axis, for all or for each batch entry. By default
-        the queries are the last ones: ``Sk - Sq``, or ``key_lengths - Sq``. 0 aligns the first query
-        with the first key, as torch does.
+        The position of the first query on the key axis, for all or for each batch entry. By
+        default the queries are the last ones: ``Sk - Sq``, or ``key_lengths - Sq``. 0 aligns the
+        first query with the first key, as torch does.
     scale : float, optional
         ``1 / sqrt(D)`` by default.
     key_lengths : array of int, shape (...,), optional
@@ -120,9 +120,9 @@ def attention(
     >>> import numpy as np, headwise as hw
     >>> e = np.array([[1, 2], [3, 1], [2, 3]], dtype=np.float32)
     >>> hw.attention(e, e, e, scale=1.0).round(3)
-    array([[2.024, 2.838],
-           [2.696, 1.303],
-           [2.132, 2.731]], dtype=float32)
+    array([[2.   , 2.864],
+           [2.723, 1.54 ],
+           [2.011, 2.958]], dtype=float32)
     """
     q, k, v = as_floats(query=query, key=key, value=value)
     batch, shape = _check_dense(q, k, v)
@@ -137,7 +137,7 @@ def attention(
         _dense(k, batch),
         _dense(v, batch),
         target := _as_4d(result),
-        None if lse is None else lse.reshape(-1, *_heads_and_rows(shape)),
+        None if lse is None else _as_4d(lse[..., None]),
         None,
         None,
         lengths,
@@ -181,7 +181,7 @@ def attention_weights(
     >>> hw.attention_weights(e, e, scale=1.0, is_causal=True).round(3)
     array([[1.   , 0.   , 0.   ],
            [0.007, 0.993, 0.   ],
-           [0.042, 0.114, 0.844]], dtype=float32)
+           [0.007, 0.018, 0.976]], dtype=float32)
     """
     q, k = as_floats(query=query, key=key)
     batch, shape = _check_dense(q, k, None)
@@ -272,8 +272,8 @@ def attention_varlen(
 
     Notes
     -----
-    The layout is that of flash-attn's ``flash_attn_varlen_func``. Each sequence has the same bits as
-    it has alone in :func:`attention`.
+    The layout is that of flash-attn's ``flash_attn_varlen_func``. Each sequence has the same bits
+    as it has alone in :func:`attention`.
 
     Examples
     --------
@@ -295,7 +295,8 @@ def attention_varlen(
     if cu_seqlens_k is None:
         if k.shape[0] != q.shape[0]:
             raise ValueError(
-                f"key has {k.shape[0]} tokens but query has {q.shape[0]}: cu_seqlens_k must be given"
+                f"key has {k.shape[0]} tokens but query has {q.shape[0]}: "
+                "cu_seqlens_k must be given"
             )
         starts_k = starts_q
     else:
@@ -338,7 +339,8 @@ def _check_dense(q: Array, k: Array, v: Array | None) -> tuple[tuple[int, ...], 
     if v is not None and v.shape[-2] != k.shape[-2]:
         raise ValueError(f"value has length {v.shape[-2]} but key has length {k.shape[-2]}")
     _check_head_dims(q, k, v)
-    if q.ndim == 4 and k.shape[:-2] == q.shape[:-2] and (v is None or v.shape[:-2] == q.shape[:-2]):
+    heads = q.shape[:-2]
+    if q.ndim == 4 and heads[1] and k.shape[:-2] == heads and (v is None or v.shape[:-2] == heads):
         return q.shape[:1], q.shape  # nothing to broadcast
     if any(x.ndim == 2 for x in named.values()) and any(x.ndim != 2 for x in named.values()):
         shapes = ", ".join(f"{name} {describe(x.shape)}" for name, x in named.items())
@@ -368,9 +370,7 @@ def _check_head_dims(q: Array, k: Array, v: Array | None) -> None:
         raise ValueError(f"key has head_dim {k.shape[-1]} but query has head_dim {q.shape[-1]}")
     for name, x in (("query", q), ("value", v)):
         if x is not None and not 1 <= x.shape[-1] <= MAX_HEAD_DIM:
-            raise ValueError(
-                f"{name} has head_dim {x.shape[-1]}: it must be 1 to {MAX_HEAD_DIM}"
-            )
+            raise ValueError(f"{name} has head_dim {x.shape[-1]}: it must be 1 to {MAX_HEAD_DIM}")
 
 
 def _dense(x: Array, batch: tuple[int, ...]) -> Array:
@@ -385,11 +385,6 @@ def _as_4d(x: Array) -> Array:
         return x
     shape = (1, *x.shape) if x.ndim == 2 else (math.prod(x.shape[:-3]), *x.shape[-3:])
     return x.reshape((1,) * (4 - len(shape)) + shape)
-
-
-def _heads_and_rows(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """The axes of lse below the batch, as (heads, rows, 1) so that rows is axis 2 of 4."""
-    return (shape[-3] if len(shape) > 2 else 1, shape[-2], 1)
 
 
 def _scale(scale: float | None, head_dim: int) -> float:
@@ -408,7 +403,7 @@ def _per_batch(name: str, given: npt.ArrayLike, batch: tuple[int, ...]) -> npt.N
 
 def _key_lengths(given: npt.ArrayLike, batch: tuple[int, ...], keys: int) -> npt.NDArray[np.int64]:
     lengths = _per_batch("key_lengths", given, batch)
-    if lengths.size and not (0 <= lengths.min() and lengths.max() <= keys):
+    if lengths.size and not 0 <= lengths.min() <= lengths.max() <= keys:
         raise ValueError(
             f"key_lengths goes from {lengths.min()} to {lengths.max()}: it must be 0 to the key's "
             f"length {keys}"

@@ -46,8 +46,8 @@ def embed(tables: Sequence[npt.ArrayLike], indices: Sequence[npt.ArrayLike]) -> 
     """
     if not 1 <= len(tables) <= MAX_TABLES or len(indices) != len(tables):
         raise ValueError(
-            f"there are {len(tables)} tables and {len(indices)} index arrays: there must be as many "
-            f"of each, 1 to {MAX_TABLES}"
+            f"there are {len(tables)} tables and {len(indices)} index arrays: "
+            f"there must be as many of each, 1 to {MAX_TABLES}"
         )
     rows = [np.asarray(table) for table in tables]
     columns = rows[0].shape[-1] if rows[0].ndim == 2 else 0
@@ -66,13 +66,13 @@ def embed(tables: Sequence[npt.ArrayLike], indices: Sequence[npt.ArrayLike]) -> 
             )
     out = np.empty((len(picks[0]), columns), np.float32)
     try:
-        _core.embed([np.ascontiguousarray(table) for table in rows], picks, out)
+        _core.embed([np.require(table, requirements=["C", "A"]) for table in rows], picks, out)
     except IndexError:
         for i, (table, index) in enumerate(zip(rows, picks, strict=True)):
             if index.min() < 0 or index.max() >= len(table):
                 raise ValueError(
-                    f"indices[{i}] goes from {index.min()} to {index.max()}: tables[{i}] has rows 0 to "
-                    f"{len(table) - 1}"
+                    f"indices[{i}] goes from {index.min()} to {index.max()}: "
+                    f"tables[{i}] has rows 0 to {len(table) - 1}"
                 ) from None
         raise
     return out
@@ -110,7 +110,7 @@ def pool(
     array([[2., 3.],
            [5., 6.]], dtype=float32)
     """
-    x = np.ascontiguousarray(hidden)
+    x = np.require(hidden, requirements=["C", "A"])
     if x.dtype != np.float32:
         raise TypeError(f"hidden has dtype {x.dtype}: it must be float32")
     if x.ndim != 2 or x.shape[1] == 0:

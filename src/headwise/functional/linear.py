@@ -121,7 +121,9 @@ class Linear:
                 raise ValueError("residual shares memory with out: it must be out itself, or apart")
             added = rows_contiguous(_as_rows(added))
         target = _as_rows(result)
-        _core.linear(rows_contiguous(_as_rows(a)), self._packed, self._bias, added, target, self._code)
+        _core.linear(
+            rows_contiguous(_as_rows(a)), self._packed, self._bias, added, target, self._code
+        )
         if not np.may_share_memory(target, result):  # an `out` whose leading axes do not merge
             result[...] = target.reshape(shape)
         return result

@@ -64,7 +64,8 @@ def layer_norm(
     residual : array, shape (..., E), optional
         Added to `x` first: the "add & norm" of a transformer layer.
     out : array, shape (..., E), optional
-        Where to write the result. It may be `x` itself.
+        Where to write the result. It may be `x` or `residual` itself; it must not overlap an input
+        otherwise.
 
     Returns
     -------
@@ -92,20 +93,13 @@ def layer_norm(
     shift = None if bias is None else as_float_like(a, "bias", bias, columns)
     added = None if residual is None else as_float_like(a, "residual", residual, a.shape)
     rows = rows_contiguous(a.reshape(-1, *columns))
-    if out is not None and out is not a:
-        parts = [p for p in (a, scale, shift, added) if p is not None]
-        output(out, a.shape, a.dtype, *parts)
-    elif out is a:
-        output(out, a.shape, a.dtype)
-    # A kernel writes rows: an out that is not one block of rows is copied into.
-    direct = out is not None and np.may_share_memory(target := out.reshape(-1, *columns), out)
-    if not direct:
-        target = np.empty(rows.shape, a.dtype)
+    apart = [p for p in (scale, shift) if p is not None]
+    apart += [p for p in (a, added) if p is not None and p is not out]
+    result = output(out, a.shape, a.dtype, *apart)
+    target = result.reshape(-1, *columns)
     _core.layer_norm(
         rows, None if added is None else added.reshape(rows.shape), scale, shift, target, epsilon
     )
-    if out is None:
-        return target.reshape(a.shape)
-    if not direct:
-        out[...] = target.reshape(a.shape)
-    return out
+    if not np.may_share_memory(target, result):  # an `out` whose leading axes do not merge
+        result[...] = target.reshape(a.shape)
+    return result

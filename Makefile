@@ -1,0 +1,54 @@
+# Everything works in a virtual environment of its own, .venv, which the first target makes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml CMakeLists.txt $(shell find src csrc -type f -not -name '*.pyc')
+CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+
+.PHONY: demo test bench lint format dev clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --pyargs tests README.md headwise
+
+# BENCH_ARGS=--benchmark-disable checks the results and times nothing.
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m pytest bench $(BENCH_ARGS)
+
+# The edit loop: after a change of C++ or Cython run it again, it builds what changed.
+dev: $(VENV)/.installed-dev
+	$(BIN)/pip install --quiet --no-build-isolation -Cbuild-dir=build -e .
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/cython-lint src/headwise/_core.pyx
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+
+# Each extra holds the one before it.
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	$(BIN)/pip install --quiet '.[text]'
+	touch $@
+
+$(VENV)/.installed-test: $(BIN)/python $(SOURCES)
+	$(BIN)/pip install --quiet '.[test]'
+	touch $(VENV)/.installed $@
+
+$(VENV)/.installed-dev: $(BIN)/python $(SOURCES)
+	$(BIN)/pip install --quiet '.[dev]'
+	touch $(VENV)/.installed $(VENV)/.installed-test $@

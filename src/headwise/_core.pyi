@@ -1,0 +1,49 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_Array = npt.NDArray[Any]
+_Lengths = npt.NDArray[np.int64]
+
+def attention(
+    query: _Array,
+    key: _Array,
+    value: _Array | None,
+    out: _Array,
+    lse: _Array | None,
+    query_starts: _Lengths | None,
+    key_starts: _Lengths | None,
+    key_lengths: _Lengths | None,
+    query_offsets: _Lengths | None,
+    scale: float,
+    causal: bool,
+) -> None: ...
+def packed_weight_size(weight: _Array) -> int: ...
+def pack_weight(weight: _Array, packed: _Array) -> None: ...
+def linear(
+    x: _Array,
+    packed: _Array,
+    bias: _Array | None,
+    residual: _Array | None,
+    out: _Array,
+    activation: int,
+) -> None: ...
+def softmax(x: _Array, out: _Array) -> None: ...
+def layer_norm(
+    x: _Array,
+    residual: _Array | None,
+    weight: _Array | None,
+    bias: _Array | None,
+    out: _Array,
+    epsilon: float,
+) -> None: ...
+def embed(tables: list[_Array], indices: list[_Lengths], out: _Array) -> None: ...
+def pool(hidden: _Array, starts: _Lengths, out: _Array, mode: int, normalize: bool) -> None: ...
+def active_isa() -> str: ...
+def available_isas() -> tuple[str, ...]: ...
+def set_isa(name: str) -> None: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def peak_flops(float64: bool, seconds: float) -> float: ...
+def peak_bandwidth(seconds: float) -> float: ...

@@ -1,0 +1,121 @@
+"""What the tests assert again and again, and the odd arrays that they feed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+from reference import widen
+
+
+def assert_same_bits(got, expected):
+    """Equal to the last bit, the sign of zero included; one NaN is as good as another."""
+    got, expected = np.asarray(got), np.asarray(expected)
+    assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+    integers = f"u{got.itemsize}"
+    same = np.ascontiguousarray(got).view(integers) == np.ascontiguousarray(expected).view(integers)
+    same |= np.isnan(got) & np.isnan(expected)
+    if not same.all():
+        at = tuple(int(i) for i in np.argwhere(~same)[0])
+        raise AssertionError(
+            f"{(~same).sum()} of {same.size} elements differ, first at {at}: "
+            f"{got[at]!r} instead of {expected[at]!r}"
+        )
+
+
+def assert_accurate(got, formula, *arrays, scale_of_errors=None, **options):
+    """The error is at most twice that of plain NumPy in the same dtype, plus a few roundings.
+
+    The mean square error, that is; the largest is that of the worst conditioned element, where
+    either may have been lucky, and is only held to four times. `scale_of_errors` is what those roundings are relative to; the largest result by default.
+    """
+    exact = formula(*map(widen, arrays), **{k: widen(v) for k, v in options.items()})
+    plain = formula(*arrays, **options)
+    assert got.dtype == plain.dtype == arrays[0].dtype
+    assert got.shape == exact.shape
+    special = ~np.isfinite(exact)
+    np.testing.assert_array_equal(got[special], exact[special].astype(got.dtype))
+    if special.all():
+        return
+    ours, theirs = (np.abs(x[~special] - exact[~special]) for x in (got, plain))
+    if scale_of_errors is None:
+        scale_of_errors = np.abs(exact[~special]).max()
+    floor = 4 * np.finfo(got.dtype).eps * scale_of_errors
+    for name, size, times in (("mean square", _root_mean_square, 2), ("largest", np.max, 4)):
+        assert size(ours) <= times * size(theirs) + floor, (
+            f"{name} error {size(ours):.3g}, plain NumPy's {size(theirs):.3g}, floor {floor:.3g}"
+        )
+
+
+def _root_mean_square(e):
+    return np.sqrt(np.mean(e * e))
+
+
+def _gapped(x):
+    """Each row followed by NaN that is not part of it."""
+    wide = np.full((*x.shape[:-1], x.shape[-1] + 3), np.nan, x.dtype)
+    wide[..., : x.shape[-1]] = x
+    return wide[..., : x.shape[-1]]
+
+
+def _every_other(x):
+    wide = np.full((*x.shape[:-1], 2 * x.shape[-1]), np.nan, x.dtype)
+    wide[..., ::2] = x
+    return wide[..., ::2]
+
+
+def _read_only(x):
+    x = x.copy()
+    x.flags.writeable = False
+    return x
+
+
+def misaligned(x):
+    """The same numbers one byte past where they should be."""
+    raw = np.empty(x.nbytes + 1, np.uint8)
+    y = raw[1:].view(x.dtype) if x.nbytes == 0 else np.frombuffer(raw, x.dtype, x.size, offset=1)
+    y = y.reshape(x.shape)
+    y[...] = x
+    return y
+
+
+# Arrays that equal x and lie otherwise in memory.
+LAYOUTS = {
+    "contiguous": lambda x: np.ascontiguousarray(x),
+    "fortran": lambda x: np.asfortranarray(x),
+    "gapped": _gapped,
+    "every_other": _every_other,
+    "rows_backwards": lambda x: np.ascontiguousarray(x[..., ::-1, :])[..., ::-1, :],
+    "first_axis_backwards": lambda x: np.ascontiguousarray(x[::-1])[::-1],
+    "last_axis_backwards": lambda x: np.ascontiguousarray(x[..., ::-1])[..., ::-1],
+    "axes_reversed": lambda x: np.ascontiguousarray(x.T).T,
+    "read_only": _read_only,
+    "misaligned": misaligned,
+}
+
+
+def run_python(code, *, timeout=60, check=True, **environment):
+    """Run code in a new interpreter and return what it printed; None removes a variable."""
+    env = {k: v for k, v in os.environ.items() if k not in environment}
+    env |= {k: v for k, v in environment.items() if v is not None}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a group of its own, so that forked children can be ended too
+    )
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise AssertionError(f"still running after {timeout} s") from None
+    if check:
+        assert process.returncode == 0, err
+        return out.strip()
+    return process.returncode, out, err

@@ -1,0 +1,79 @@
+"""Fixtures: the instruction set, the number of threads, numbers, and the one real model."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import headwise as hw
+
+IN_CI = bool(os.environ.get("CI"))
+X86 = platform.machine() in ("x86_64", "AMD64")
+BUILT_ISAS = ("avx512", "avx2", "scalar") if X86 else ("scalar",)
+
+settings.register_profile(
+    "headwise",
+    deadline=None,  # the first call on an instruction set may take a while
+    max_examples=int(os.environ.get("HEADWISE_TEST_EXAMPLES", "25")),
+    derandomize=IN_CI,
+    database=None,
+    print_blob=True,
+    # The fixtures that meet @given set a process-wide choice that holds for every example.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("headwise")
+
+
+@pytest.fixture(params=BUILT_ISAS)
+def isa(request):
+    """Each instruction set that is built in; the test runs on it and on no other."""
+    if request.param not in hw.available_isas():
+        pytest.skip(f"this CPU or operating system lacks {request.param}")
+    before = hw.active_isa()
+    hw.set_isa(request.param)
+    assert hw.active_isa() == request.param
+    yield request.param
+    assert hw.active_isa() == request.param, "something changed the instruction set meanwhile"
+    hw.set_isa(before)
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request):
+    """One thread, and more than two cores have."""
+    before = hw.get_num_threads()
+    hw.set_num_threads(request.param)
+    assert hw.get_num_threads() == request.param
+    yield request.param
+    hw.set_num_threads(before)
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["f32", "f64"])
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20170612)
+
+
+@pytest.fixture(scope="session")
+def minilm():
+    """The folder of all-MiniLM-L6-v2, fetched once and verified."""
+    path = Path(__file__).parents[1] / "tools" / "fetch_minilm.py"
+    spec = importlib.util.spec_from_file_location("fetch_minilm", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        return module.fetch()
+    except (OSError, subprocess.SubprocessError) as error:
+        if IN_CI:
+            raise
+        pytest.skip(f"all-MiniLM-L6-v2 is not here and could not be fetched: {error}")

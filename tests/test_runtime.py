@@ -1,0 +1,170 @@
+"""Instruction sets and threads: what is chosen at import, and what the environment may say."""
+
+from __future__ import annotations
+
+import os
+import platform
+
+import numpy as np
+import pytest
+from checks import run_python
+from conftest import BUILT_ISAS
+
+import headwise as hw
+
+CLEAN = {"HEADWISE_ISA": None, "HEADWISE_NUM_THREADS": None, "OMP_NUM_THREADS": None}
+PRINT_ISA = "import headwise as hw; print(hw.active_isa())"
+PRINT_THREADS = "import headwise as hw; print(hw.get_num_threads())"
+# Prints how many threads the process has gained by one small and one large call.
+COUNT_THREADS = """
+import os
+import numpy as np, headwise as hw
+count = lambda: len(os.listdir("/proc/self/task"))
+x = np.ones((1, 8, 300, 64), np.float32)
+before = count()
+hw.attention(x[:, :1, :4], x[:, :1, :4], x[:, :1, :4])
+small = count() - before
+hw.attention(x, x, x)
+print(small, count() - before)
+"""
+needs_affinity = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks"
+)
+needs_proc = pytest.mark.skipif(
+    not os.path.isdir("/proc/self/task"), reason="this system does not list threads in /proc"
+)
+
+
+def test_available_isas():
+    """Best first, no repetitions, and the last runs anywhere."""
+    available = hw.available_isas()
+    assert available == tuple(isa for isa in BUILT_ISAS if isa in available)
+    assert available[-1] == "scalar"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/cpuinfo"), reason="this system has no /proc/cpuinfo")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="these are flags of x86")
+def test_available_isas_are_those_of_the_cpu():
+    with open("/proc/cpuinfo") as file:
+        flags = next(line for line in file if line.startswith("flags")).split()
+    needed = {
+        "avx512": {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"},
+        "avx2": {"avx2", "fma"},
+        "scalar": set(),
+    }
+    expected = tuple(isa for isa in BUILT_ISAS if needed[isa] <= set(flags))
+    assert hw.available_isas() == expected
+
+
+def test_default_isa_is_the_best():
+    assert run_python(PRINT_ISA, **CLEAN) == hw.available_isas()[0]
+    assert run_python(PRINT_ISA, **(CLEAN | {"HEADWISE_ISA": ""})) == hw.available_isas()[0]
+
+
+@pytest.mark.parametrize("name", BUILT_ISAS)
+def test_environment_forces_isa(name):
+    environment = CLEAN | {"HEADWISE_ISA": name}
+    if name in hw.available_isas():
+        assert run_python(PRINT_ISA, **environment) == name
+    else:
+        code, _, errors = run_python(PRINT_ISA, check=False, **environment)
+        assert code == 1
+        assert "ImportError" in errors
+
+
+@pytest.mark.parametrize("name", ["sse9", "AVX2", "avx2 ", "avx", "scalar,avx2"])
+def test_environment_names_an_unknown_isa(name):
+    """An error that says what there is; never another instruction set than the one asked for."""
+    code, out, errors = run_python(PRINT_ISA, check=False, **(CLEAN | {"HEADWISE_ISA": name}))
+    assert (code, out) == (1, "")
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("ImportError")
+    for word in ("HEADWISE_ISA", repr(name), *hw.available_isas()):
+        assert word in last
+
+
+def test_isas_agree_but_for_the_last_bits(rng):
+    """And do differ: it is another code that runs."""
+    q, k, v = (rng.standard_normal((2, 70, 33)).astype(np.float32) for _ in range(3))
+    before = hw.active_isa()
+    results = {}
+    for name in hw.available_isas():
+        hw.set_isa(name)
+        results[name] = hw.attention(q, k, v)
+    hw.set_isa(before)
+    for result in results.values():
+        np.testing.assert_allclose(result, results["scalar"], rtol=1e-5, atol=1e-6)
+    if "avx2" in results:  # scalar code has no fused multiply-add
+        assert not np.array_equal(results["avx2"], results["scalar"])
+
+
+def test_set_num_threads():
+    before = hw.get_num_threads()
+    for n in 1, 2, np.int64(3), 4096:
+        hw.set_num_threads(n)
+        assert hw.get_num_threads() == n
+    hw.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("headwise", "omp", "expected"),
+    [("3", None, 3), (None, "5", 5), ("3", "5", 3), ("1", None, 1), ("", "5", 5), (" 7 ", None, 7)],
+)
+def test_environment_sets_threads(headwise, omp, expected):
+    environment = {"HEADWISE_NUM_THREADS": headwise, "OMP_NUM_THREADS": omp}
+    assert run_python(PRINT_THREADS, **environment) == str(expected)
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "many", "1000000", "99999999999", "9" * 40])
+def test_environment_with_a_number_out_of_range(value):
+    """Never more than set_num_threads takes: asking for a million threads would end the process."""
+    got = int(run_python(PRINT_THREADS, **(CLEAN | {"HEADWISE_NUM_THREADS": value})))
+    assert 1 <= got <= 4096
+
+
+@needs_affinity
+def test_affinity_mask_is_respected():
+    cpus = sorted(os.sched_getaffinity(0))
+    default = int(run_python(PRINT_THREADS, **CLEAN))
+    assert 1 <= default <= len(cpus)
+    one = f"import os; os.sched_setaffinity(0, {{{cpus[-1]}}})\n"
+    assert run_python(one + PRINT_THREADS, **CLEAN) == "1"
+    half = set(cpus[: (len(cpus) + 1) // 2])
+    got = int(run_python(f"import os; os.sched_setaffinity(0, {half})\n" + PRINT_THREADS, **CLEAN))
+    assert got <= len(half)
+
+
+@needs_proc
+def test_large_work_is_shared_and_small_work_is_not():
+    assert run_python(COUNT_THREADS, HEADWISE_NUM_THREADS="3") == "0 2"
+    assert run_python(COUNT_THREADS, HEADWISE_NUM_THREADS="1") == "0 0"
+
+
+def test_fewer_threads_than_asked_for():
+    """OpenMP may be told to give fewer: the work is done all the same."""
+    code = (
+        "import numpy as np, headwise as hw\n"
+        "x = np.ones((1, 8, 300, 64), np.float32)\n"
+        "assert (hw.attention(x, x, x) == 1).all()\n"
+        "assert hw.peak(0.01).float32 > 0"
+    )
+    run_python(code, HEADWISE_NUM_THREADS="3", OMP_THREAD_LIMIT="1")
+
+
+def test_peak(isa, threads):
+    """Positive numbers; float64 vectors hold half as many."""
+    peak = hw.peak(0.02)
+    assert peak.float32 > 0
+    assert peak.read > 0
+    if isa != "scalar":
+        assert peak.float64 < peak.float32
+
+
+def test_import_leaves_the_rest_for_later():
+    """Importing headwise imports neither a tokenizer nor a file format."""
+    code = (
+        "import sys, headwise\n"
+        "print([m for m in ('tokenizers', 'safetensors', 'huggingface_hub', 'headwise.text')"
+        " if m in sys.modules])"
+    )
+    assert run_python(code) == "[]"
