@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 
 import numpy as np
 from reference import widen
+
+X86 = platform.machine() in ("x86_64", "AMD64")
+BUILT_ISAS = ("avx512", "avx2", "scalar") if X86 else ("scalar",)
 
 
 def assert_same_bits(got, expected):
@@ -30,7 +34,8 @@ def assert_accurate(got, formula, *arrays, scale_of_errors=None, **options):
     """The error is at most twice that of plain NumPy in the same dtype, plus a few roundings.
 
     The mean square error, that is; the largest is that of the worst conditioned element, where
-    either may have been lucky, and is only held to four times. `scale_of_errors` is what those roundings are relative to; the largest result by default.
+    either may have been lucky, and is only held to four times. `scale_of_errors` is what the
+    roundings are relative to; the largest result by default.
     """
     exact = formula(*map(widen, arrays), **{k: widen(v) for k, v in options.items()})
     plain = formula(*arrays, **options)
@@ -84,8 +89,8 @@ def misaligned(x):
 
 # Arrays that equal x and lie otherwise in memory.
 LAYOUTS = {
-    "contiguous": lambda x: np.ascontiguousarray(x),
-    "fortran": lambda x: np.asfortranarray(x),
+    "contiguous": np.ascontiguousarray,
+    "fortran": np.asfortranarray,
     "gapped": _gapped,
     "every_other": _every_other,
     "rows_backwards": lambda x: np.ascontiguousarray(x[..., ::-1, :])[..., ::-1, :],

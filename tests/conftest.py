@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from checks import BUILT_ISAS
 from hypothesis import HealthCheck, settings
 
 import headwise as hw
 
 IN_CI = bool(os.environ.get("CI"))
-X86 = platform.machine() in ("x86_64", "AMD64")
-BUILT_ISAS = ("avx512", "avx2", "scalar") if X86 else ("scalar",)
 
 settings.register_profile(
     "headwise",
     deadline=None,  # the first call on an instruction set may take a while
-    max_examples=int(os.environ.get("HEADWISE_TEST_EXAMPLES", "25")),
+    max_examples=int(os.environ.get("HEADWISE_TEST_EXAMPLES", "50")),
     derandomize=IN_CI,
     database=None,
     print_blob=True,

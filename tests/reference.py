@@ -41,8 +41,12 @@ def scores(query, key, *, is_causal=False, query_offset=None, scale=None, key_le
     return np.where(attended, s, s.dtype.type(-np.inf))
 
 
+def attention_weights(query, key, **options):
+    return softmax(scores(query, key, **options))
+
+
 def attention(query, key, value, **options):
-    p = softmax(scores(query, key, **options))
+    p = attention_weights(query, key, **options)
     return p @ np.repeat(value, query.shape[-3] // value.shape[-3], axis=-3)
 
 
@@ -85,9 +89,7 @@ def multi_head_attention(x, w, num_heads, is_causal=False):
         part: (x @ w[f"{part}.weight"].T + w[f"{part}.bias"]) for part in ("query", "key", "value")
     }
     head_dim = heads["query"].shape[-1] // num_heads
-    query, key, value = (
-        h.reshape(len(x), -1, head_dim).swapaxes(0, 1) for h in heads.values()
-    )
+    query, key, value = (h.reshape(len(x), -1, head_dim).swapaxes(0, 1) for h in heads.values())
     attended = attention(query, key, value, is_causal=is_causal).swapaxes(0, 1)
     return attended.reshape(len(x), -1) @ w["output.weight"].T + w["output.bias"]
 

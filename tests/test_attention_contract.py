@@ -16,9 +16,9 @@ B, HQ, HKV, SQ, SK, D, DV = 3, 6, 2, 70, 205, 40, 36
 
 def _data(kind, dtype):
     rng = np.random.default_rng(7)
-    q, k, v = (
-        rng.standard_normal(s) for s in ((B, HQ, SQ, D), (B, HKV, SK, D), (B, HKV, SK, DV))
-    )
+    dim = 200 if kind == "wide" else D
+    sizes = (B, HQ, SQ, dim), (B, HKV, SK, dim), (B, HKV, SK, DV)
+    q, k, v = (rng.standard_normal(size) for size in sizes)
     if kind == "sharp":  # most probabilities underflow to 0
         q *= 60
     if kind == "tiny":  # products underflow, some of them to -0
@@ -26,7 +26,7 @@ def _data(kind, dtype):
     return tuple(x.astype(dtype) for x in (q, k, v))
 
 
-@pytest.fixture(params=["normal", "sharp", "tiny"])
+@pytest.fixture(params=["normal", "wide", "sharp", "tiny"])
 def qkv(request, dtype):
     return _data(request.param, dtype)
 
@@ -223,7 +223,7 @@ def test_junk_query_spoils_its_row_alone(isa, dtype, is_causal, chunk):
 
 
 def test_infinite_key_is_weighed_as_its_score_says(isa, dtype):
-    """A score of -inf weighs nothing, one of +inf is NaN as in the formula; others are untouched."""
+    """A score of -inf weighs nothing, one of +inf is NaN; other rows are untouched."""
     q = np.ones((1, 3, 2), dtype)
     q[0, 1] = -1
     k, v = np.zeros((1, 100, 2), dtype), np.ones((1, 100, 2), dtype)

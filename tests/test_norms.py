@@ -76,7 +76,8 @@ def test_softmax_of_nothing(shape):
     assert hw.softmax(np.empty(shape, np.float32)).shape == shape
 
 
-PARTS = [(), ("weight",), ("bias",), ("weight", "bias"), ("residual",), ("weight", "bias", "residual")]
+ALL_PARTS = ("weight", "bias", "residual")
+PARTS = [(), ("weight",), ("bias",), ("weight", "bias"), ("residual",), ALL_PARTS]
 
 
 def draw(rng, rows, n, dtype):

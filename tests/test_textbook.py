@@ -51,7 +51,7 @@ def test_three_words_rounded(isa):
 
 
 def test_shapes_of_the_base_model(rng):
-    """Ten words of 512 numbers, 8 heads by W_Q, W_K, W_V of 512 x 64, joined by W_O of 512 x 512."""
+    """Ten words of 512 numbers, 8 heads by W_Q, W_K, W_V of 512 x 64, joined by W_O."""
     x = rng.standard_normal((10, 512)).astype(np.float32)
     w_q, w_k, w_v = (rng.standard_normal((8, 512, 64)).astype(np.float32) / 23 for _ in range(3))
     w_o = rng.standard_normal((512, 512)).astype(np.float32) / 23

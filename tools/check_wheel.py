@@ -33,7 +33,8 @@ def main(wheel: Path) -> None:
     names = {d.metadata["Name"].lower() for d in distributions()} - {"pip", "setuptools"}
     assert names == {"headwise", "numpy"}, f"more is installed than NumPy: {names}"
     folder = Path(hw.__file__).parent
-    assert (folder / "py.typed").is_file() and (folder / "include" / "headwise.h").is_file()
+    for file in ("py.typed", "include/headwise.h"):
+        assert (folder / file).is_file(), f"the wheel lacks {file}"
 
     x = np.random.default_rng(0).standard_normal((2, 4, 100, 32), np.float32)
     scores = x @ x.swapaxes(-1, -2) / np.sqrt(np.float32(32))

@@ -90,6 +90,7 @@ void linear(const hw_linear_params& a) {
 
 template <class T>
 void linear(const hw_linear_params& a) {
+  if (a.rows == 0 || a.out_features == 0) return;
   switch (a.activation) {
     case HW_IDENTITY:
       return linear<Identity, T>(a);

@@ -109,11 +109,23 @@ def output(
     contiguous = out.size == 0 or out.shape[-1] == 1 or out.strides[-1] == out.itemsize
     if not (contiguous and out.flags.aligned):
         raise ValueError("out must be aligned and have a contiguous last axis")
-    if out.size and any(s == 0 and n > 1 for s, n in zip(out.strides, out.shape, strict=True)):
-        raise ValueError("out is a broadcast array: each element must have a place of its own")
+    if _overlaps_itself(out):
+        raise ValueError("out overlaps itself: each element must have a place of its own")
     if any(overlaps(out, x) for x in inputs):
         raise ValueError("out shares memory with an input: it must not")
     return out
+
+
+def _overlaps_itself(x: Array) -> bool:
+    """Whether two elements may share a place, as in a broadcast array."""
+    if x.size == 0 or x.flags.c_contiguous:
+        return False
+    extent = x.itemsize
+    for stride, n in sorted((abs(s), n) for s, n in zip(x.strides, x.shape, strict=True) if n > 1):
+        if stride < extent:
+            return True
+        extent += (n - 1) * stride
+    return False
 
 
 def overlaps(a: Array, b: Array) -> bool:

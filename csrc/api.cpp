@@ -1,0 +1,260 @@
+// The C ABI: refuses what no kernel may meet, and calls the active ISA's table.
+#include <math.h>
+#include <stdlib.h>
+
+#include <atomic>
+#include <chrono>
+#include <initializer_list>
+
+#include "dispatch.h"
+#include "include/headwise.h"
+#include "parallel.h"
+
+using namespace headwise;
+
+namespace {
+
+bool is_dtype(hw_dtype dtype) { return dtype == HW_FLOAT32 || dtype == HW_FLOAT64; }
+
+size_t size_of(hw_dtype dtype) { return dtype == HW_FLOAT32 ? 4 : 8; }
+
+bool none_negative(std::initializer_list<int64_t> lengths) {
+  for (const int64_t n : lengths)
+    if (n < 0) return false;
+  return true;
+}
+
+// Pointers may be null where there is nothing to read or write.
+bool all_there(int64_t elements, std::initializer_list<const void*> pointers) {
+  if (elements == 0) return true;
+  for (const void* p : pointers)
+    if (!p) return false;
+  return true;
+}
+
+bool ascending(const int64_t* starts, int64_t count) {
+  if (starts[0] < 0) return false;
+  for (int64_t i = 0; i < count; ++i)
+    if (starts[i + 1] < starts[i]) return false;
+  return true;
+}
+
+// hw_attention_weights has no value, and passes value_dim 1.
+bool is_valid(const hw_attention_params& a, bool has_value) {
+  const auto is_head_dim = [](int64_t d) { return d >= 1 && d <= HEADWISE_MAX_HEAD_DIM; };
+  if (!is_dtype(a.dtype) || !is_head_dim(a.head_dim) || !is_head_dim(a.value_dim)) return false;
+  if (!none_negative({a.batch, a.query_length, a.key_length, a.num_heads}) || !isfinite(a.scale))
+    return false;
+  if (a.num_kv_heads < 1 || a.num_heads % a.num_kv_heads != 0) return false;
+  if (!a.query_starts != !a.key_starts) return false;
+  const bool packed = a.query_starts != nullptr;
+  if (packed && !(ascending(a.query_starts, a.batch) && ascending(a.key_starts, a.batch))) return false;
+  for (int64_t b = 0; a.key_lengths && b < a.batch; ++b)
+    if (a.key_lengths[b] < 0) return false;
+  const int64_t queries = packed ? a.query_starts[a.batch] : a.query_length;
+  const int64_t keys = packed ? a.key_starts[a.batch] : a.key_length;
+  const int64_t sequences = a.batch > 0 && a.num_heads > 0 ? 1 : 0;
+  return all_there(sequences * queries, {a.query, a.out}) &&
+         all_there(sequences * queries * keys, {a.key, has_value ? a.value : a.key});
+}
+
+bool is_valid(const hw_linear_params& a) {
+  return is_dtype(a.dtype) && a.activation >= HW_IDENTITY && a.activation <= HW_GELU &&
+         none_negative({a.rows, a.out_features, a.in_features}) &&
+         all_there(a.rows * a.out_features, {a.out}) &&
+         all_there(a.rows * a.out_features * a.in_features, {a.input, a.packed_weight});
+}
+
+bool is_valid(const hw_softmax_params& a) {
+  return is_dtype(a.dtype) && none_negative({a.rows, a.columns}) &&
+         all_there(a.rows * a.columns, {a.input, a.out});
+}
+
+bool is_valid(const hw_layer_norm_params& a) {
+  return is_dtype(a.dtype) && a.rows >= 0 && a.columns >= 1 && a.epsilon >= 0 && isfinite(a.epsilon) &&
+         all_there(a.rows, {a.input, a.out});
+}
+
+bool is_valid(const hw_embed_params& a) {
+  if (a.rows < 0 || a.columns < 1 || a.num_tables < 1 || a.num_tables > HEADWISE_MAX_TABLES) return false;
+  for (int64_t t = 0; t < a.num_tables; ++t)
+    if (!all_there(a.rows, {a.tables[t], a.indices[t]})) return false;
+  return all_there(a.rows, {a.out});
+}
+
+bool is_valid(const hw_pool_params& a) {
+  return a.mode >= HW_POOL_MEAN && a.mode <= HW_POOL_MAX && a.batch >= 0 && a.columns >= 1 && a.starts &&
+         ascending(a.starts, a.batch) && all_there(a.batch, {a.out}) &&
+         all_there(a.starts[a.batch] - a.starts[0], {a.input});
+}
+
+// Runs `operation` on `threads` threads at once, again and again for the given time; the sum of what it
+// returns, per second.
+template <class Operation>
+double measure(double seconds, Operation&& operation) {
+  using Clock = std::chrono::steady_clock;
+  struct Context {
+    Operation& operation;
+    std::atomic<int> next_thread{0};
+    std::atomic<double> total{0};
+  } context{operation};
+  const auto elapsed = [start = Clock::now()] {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  double best = 0;
+  do {
+    context.next_thread = 0;
+    context.total = 0;
+    const double begin = elapsed();
+    run_on_threads(
+        num_threads(),
+        [](void* c) {
+          auto& ctx = *static_cast<Context*>(c);
+          const double done = ctx.operation(ctx.next_thread++);
+          double total = ctx.total.load();
+          while (!ctx.total.compare_exchange_weak(total, total + done)) {
+          }
+        },
+        &context);
+    const double rate = context.total / (elapsed() - begin);
+    if (rate > best) best = rate;
+  } while (elapsed() < seconds);
+  return best;
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* hw_status_message(hw_status status) {
+  switch (status) {
+    case HW_OK:
+      return "ok";
+    case HW_INVALID_ARGUMENT:
+      return "an argument is out of range";
+    case HW_OUT_OF_MEMORY:
+      return "out of memory for a thread's workspace";
+    case HW_UNSUPPORTED_ISA:
+      return "this instruction set is unknown or cannot run on this CPU";
+    case HW_INDEX_OUT_OF_RANGE:
+      return "an index is outside its table";
+  }
+  return "unknown status";
+}
+
+int hw_get_num_threads(void) { return num_threads(); }
+
+hw_status hw_set_num_threads(int n) {
+  if (n < 1 || n > kMaxThreads) return HW_INVALID_ARGUMENT;
+  set_num_threads(n);
+  return HW_OK;
+}
+
+hw_status hw_attention(const hw_attention_params* a) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return HW_UNSUPPORTED_ISA;
+  return is_valid(*a, true) ? kernels->attention(*a) : HW_INVALID_ARGUMENT;
+}
+
+hw_status hw_attention_weights(const hw_attention_params* a) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return HW_UNSUPPORTED_ISA;
+  hw_attention_params p = *a;
+  p.value = nullptr;
+  p.lse = nullptr;
+  p.value_dim = 1;
+  return is_valid(p, false) ? kernels->attention_weights(p) : HW_INVALID_ARGUMENT;
+}
+
+size_t hw_packed_weight_size(hw_dtype dtype, int64_t out_features, int64_t in_features) {
+  const int64_t lanes = static_cast<int64_t>(256 / size_of(dtype));
+  return static_cast<size_t>((out_features + lanes - 1) / lanes * lanes * in_features);
+}
+
+hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride, int64_t out_features,
+                         int64_t in_features, void* packed) {
+  if (!is_dtype(dtype) || out_features < 0 || in_features < 0) return HW_INVALID_ARGUMENT;
+  if (!all_there(out_features * in_features, {weight, packed})) return HW_INVALID_ARGUMENT;
+  const auto pack = [&]<class T>(const T* w, T* panel) {
+    constexpr int64_t kLanes = 256 / sizeof(T);
+    for (int64_t first = 0; first < out_features; first += kLanes, panel += kLanes * in_features)
+      for (int64_t k = 0; k < in_features; ++k)
+        for (int64_t n = 0; n < kLanes; ++n)
+          panel[k * kLanes + n] = first + n < out_features ? w[(first + n) * row_stride + k] : T(0);
+  };
+  if (dtype == HW_FLOAT32)
+    pack(static_cast<const float*>(weight), static_cast<float*>(packed));
+  else
+    pack(static_cast<const double*>(weight), static_cast<double*>(packed));
+  return HW_OK;
+}
+
+hw_status hw_linear(const hw_linear_params* a) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return HW_UNSUPPORTED_ISA;
+  if (!is_valid(*a)) return HW_INVALID_ARGUMENT;
+  kernels->linear(*a);
+  return HW_OK;
+}
+
+hw_status hw_softmax(const hw_softmax_params* a) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return HW_UNSUPPORTED_ISA;
+  if (!is_valid(*a)) return HW_INVALID_ARGUMENT;
+  kernels->softmax(*a);
+  return HW_OK;
+}
+
+hw_status hw_layer_norm(const hw_layer_norm_params* a) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return HW_UNSUPPORTED_ISA;
+  if (!is_valid(*a)) return HW_INVALID_ARGUMENT;
+  kernels->layer_norm(*a);
+  return HW_OK;
+}
+
+hw_status hw_embed(const hw_embed_params* a) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return HW_UNSUPPORTED_ISA;
+  if (!is_valid(*a)) return HW_INVALID_ARGUMENT;
+  return kernels->embed(*a);
+}
+
+hw_status hw_pool(const hw_pool_params* a) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return HW_UNSUPPORTED_ISA;
+  if (!is_valid(*a)) return HW_INVALID_ARGUMENT;
+  kernels->pool(*a);
+  return HW_OK;
+}
+
+hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return HW_UNSUPPORTED_ISA;
+  if (!is_dtype(dtype) || !(seconds > 0)) return HW_INVALID_ARGUMENT;
+  *gflops = 1e-9 * measure(seconds, [&](int) {
+              double sink[8];
+              return kernels->fma_probe(dtype, 200000, sink);
+            });
+  return HW_OK;
+}
+
+hw_status hw_peak_bandwidth(double seconds, double* gigabytes_per_second) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return HW_UNSUPPORTED_ISA;
+  if (!(seconds > 0)) return HW_INVALID_ARGUMENT;
+  constexpr int64_t kFloats = int64_t(1) << 26;  // 256 MB
+  float* buffer = static_cast<float*>(aligned_alloc(64, kFloats * sizeof(float)));
+  if (!buffer) return HW_OUT_OF_MEMORY;
+  for (int64_t i = 0; i < kFloats; ++i) buffer[i] = 1.0f;
+  const int64_t share = kFloats / num_threads();
+  volatile float sink = 0;
+  *gigabytes_per_second = 1e-9 * measure(seconds, [&](int thread) {
+                            sink = kernels->read_probe(buffer + thread * share, share);
+                            return double(share) * sizeof(float);
+                          });
+  free(buffer);
+  return HW_OK;
+}
+
+}  // extern "C"
