@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def is_newer(file: Path) -> bool:
     """Tell whether a build product is newer than all C and C++ sources and the build's recipe."""
-    sources = [ROOT / "CMakeLists.txt", *(p for p in (ROOT / "csrc").rglob("*") if p.is_file())]
+    sources = [ROOT / "CMakeLists.txt", *(ROOT / "csrc").rglob("*.h")]
+    sources += (ROOT / "csrc").rglob("*.cpp")
     return file.stat().st_mtime > max(source.stat().st_mtime for source in sources)
 
 

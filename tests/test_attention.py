@@ -287,9 +287,13 @@ def problems(draw):
 def test_any_problem(isa, threads, problem):
     (q, k, v), options = problem
     out, lse = hw.attention(q, k, v, return_lse=True, **options)
-    assert_accurate(out, reference.attention, q, k, v, **options)
-    if lse.size:
-        assert_accurate(lse, reference.logsumexp, q, k, **options)
+    # Some of these have one number for a result, where NumPy may be lucky: the floor is what
+    # rounding the scores and values may do.
+    scores = np.abs(reference.scores(q, k, scale=options.get("scale"))).max(initial=1)
+    scale = scores * np.abs(v).max(initial=1)
+    assert_accurate(out, reference.attention, q, k, v, scale_of_errors=scale, **options)
+    scale = scores + np.log(k.shape[-2] + 1)
+    assert_accurate(lse, reference.logsumexp, q, k, scale_of_errors=scale, **options)
     row = np.index_exp[-1:]  # the last entry alone: nothing of the others is in its bits
     alone = {k: v if np.ndim(v) == 0 else v[-1:] for k, v in options.items()}
     assert_same_bits(hw.attention(q[row], k[row], v[row], **alone), out[row])

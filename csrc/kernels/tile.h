@@ -22,7 +22,12 @@ template <int Rows, int Columns, bool Tail, class T, class Finish>
 HEADWISE_INLINE void multiply_tile(Factor<T> a, const T* b, i64 b_step, i64 depth, typename Vec<T>::Mask tail,
                                    Finish&& finish) {
   using V = Vec<T>;
-  V total[Rows][Columns];  // of the chains so far; in memory, and touched for the sums over kChain alone
+  const bool several = depth > kChain;
+  V total[Rows][Columns];  // of the chains so far, in memory; a single chain never touches it
+  if (several)
+    unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
+      unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { total[r][j] = V::zero(); });
+    });
   for (i64 begin = 0;; begin += kChain) {
     V c[Rows][Columns];
     unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
@@ -40,12 +45,14 @@ HEADWISE_INLINE void multiply_tile(Factor<T> a, const T* b, i64 b_step, i64 dept
         unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = V::fma(x, row[j], c[r][j]); });
       });
     }
-    if (depth <= kChain) return finish(c);
+    if (several)
+      unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
+        unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = total[r][j] + c[r][j]; });
+      });
+    if (end == depth) return finish(c);
     unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-      unroll<Columns>(
-          [&](auto j) HEADWISE_INLINE_LAMBDA { total[r][j] = begin == 0 ? c[r][j] : total[r][j] + c[r][j]; });
+      unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { total[r][j] = c[r][j]; });
     });
-    if (end == depth) return finish(total);
   }
 }
 

@@ -29,7 +29,7 @@ def softmax(x: npt.ArrayLike, axis: int = -1) -> Array:
     --------
     >>> import numpy as np, headwise as hw
     >>> hw.softmax(np.array([-2.0, 8.0, 8.0])).round(6)
-    array([2.3e-05, 5.0e-01, 5.0e-01])
+    array([2.30000e-05, 4.99989e-01, 4.99989e-01])
     """
     (a,) = as_floats(x=x)
     if a.ndim == 0:
