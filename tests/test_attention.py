@@ -90,20 +90,6 @@ def test_query_offset_of_each_entry(isa, rng):
     check_all(q, k, v, is_causal=True, query_offset=[0, 70, -20], key_lengths=[110, 3, 99])
 
 
-@pytest.mark.parametrize("spread", [1, 10, 100])
-@pytest.mark.parametrize("D", [16, 64, 512])
-def test_large_scores(isa, dtype, rng, D, spread):
-    """Sharp softmaxes: errors of scores grow with the scores, for NumPy as for us."""
-    q, k, v = draw(rng, (1, 2, 2, 20, 150, D, 16), dtype)
-    check_all(q * dtype(spread), k, v)
-
-
-@pytest.mark.parametrize("shift", [1, 100, -100])
-def test_values_of_one_sign(isa, dtype, rng, shift):
-    q, k, v = draw(rng, (1, 2, 2, 20, 1500, 16, 16), dtype)
-    check_all(q, k, np.abs(v) + dtype(shift))
-
-
 def test_scores_that_all_overflow_exp(isa, dtype):
     q = np.full((1, 1, 3, 4), 1e4, dtype)
     k = np.full((1, 1, 5, 4), 1e3, dtype)

@@ -42,8 +42,7 @@ void linear_panel(const hw_linear_params& a, i64 begin, i64 end, i64 panel) {
   const T* bias = static_cast<const T*>(a.bias);
   const T* residual = static_cast<const T*>(a.residual);
   const Factor<T> rows{input + begin * a.input_stride, a.input_stride, 1};
-  constexpr i64 kStep = kMaxTileVectors * V::kLanes;
-  for (i64 column = 0; column < kPanelLanes<T>; column += kStep) {
+  for (i64 column = 0; column < kPanelLanes<T>; column += kMaxTileVectors * V::kLanes) {
     const i64 first = panel * kPanelLanes<T> + column;
     multiply_rows<kMaxTileVectors, false>(
         rows, end - begin, weight + column, kPanelLanes<T>, a.in_features, V::first_lanes(0),
@@ -65,18 +64,17 @@ void linear_panel(const hw_linear_params& a, i64 begin, i64 end, i64 panel) {
 
 // A block of rows stays in L2 (256 KB of its 1 MB) while the panels pass by.
 template <class T>
-i64 rows_per_block(const hw_linear_params& a, i64 threads) {
-  const i64 fit = max_of(i64(24), i64(256 << 10) / (a.in_features * i64(sizeof(T))));
-  const i64 fair = ceil_div(a.rows, threads);
-  return round_up(min_of(min_of(fit, i64(192)), fair), max_tile_rows(kMaxTileVectors));
+i64 rows_per_block(i64 in_features) {
+  const i64 fit = i64(256 << 10) / max_of(i64(1), in_features * i64(sizeof(T)));
+  return round_up(max_of(i64(24), min_of(i64(192), fit)), max_tile_rows(kMaxTileVectors));
 }
 
 template <class Activation, class T>
 void linear(const hw_linear_params& a) {
   const i64 panels = ceil_div(a.out_features, kPanelLanes<T>);
+  const i64 block = rows_per_block<T>(a.in_features), blocks = ceil_div(a.rows, block);
   const double flops = 2.0 * double(a.rows) * double(a.out_features) * double(a.in_features);
-  const int threads = threads_for(flops, panels * ceil_div(a.rows, 6));
-  const i64 block = rows_per_block<T>(a, threads), blocks = ceil_div(a.rows, block);
+  const int threads = threads_for(flops, panels * blocks);
   // With few blocks of rows the panels are dealt out too, in groups.
   const i64 groups = min_of(panels, ceil_div(i64(4) * threads, blocks));
   parallel_for(threads, blocks * groups, [&](TaskCounter& counter) {

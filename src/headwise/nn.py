@@ -27,6 +27,20 @@ NormOrder = Literal["post", "pre"]
 Positions = Literal["sinusoidal", "learned"]
 
 
+class Scratch:
+    """Arrays that the layers of one call use again: fresh memory costs as much as a norm."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, Array] = {}
+
+    def __call__(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Return the array of this name, made on first use; what it holds is left over."""
+        array = self._arrays.get(name)
+        if array is None or array.shape != shape:
+            array = self._arrays[name] = np.empty(shape, np.float32)
+        return array
+
+
 @dataclass(frozen=True)
 class LayerNorm:
     """Layer normalisation with its weights, of shape (E,) each."""
@@ -134,6 +148,7 @@ class MultiHeadAttention:
         *,
         is_causal: bool = False,
         residual: npt.ArrayLike | None = None,
+        scratch: Scratch | None = None,
     ) -> Array:
         """Attend within each sequence.
 
@@ -146,15 +161,25 @@ class MultiHeadAttention:
             A token attends itself and those before it only.
         residual : array, shape (T, E), optional
             Added to the result.
+        scratch : Scratch, optional
+            Where intermediate arrays and the result are kept, to be overwritten by the next layer
+            that is given it.
 
         Returns
         -------
         array, shape (T, E)
         """
-        query, key, value = self._project(hidden)
+        scratch = Scratch() if scratch is None else scratch
+        query, key, value = self._project(hidden, scratch)
         starts = _starts(query, cu_seqlens)
-        attended = attention_varlen(query, key, value, starts, is_causal=is_causal)
-        return self._output(attended.reshape(-1, self._output.in_features), residual=residual)
+        tokens = len(query)
+        attended = scratch("attended", query.shape)
+        attention_varlen(query, key, value, starts, is_causal=is_causal, out=attended)
+        return self._output(
+            attended.reshape(tokens, self._output.in_features),
+            residual=residual,
+            out=scratch("mixed", (tokens, self.hidden_size)),
+        )
 
     def weights(
         self,
@@ -164,7 +189,7 @@ class MultiHeadAttention:
         is_causal: bool = False,
     ) -> list[Array]:
         """Return the attention probabilities, a (H, S, S) array for each sequence of length S."""
-        query, key, _ = self._project(hidden)
+        query, key, _ = self._project(hidden, Scratch())
         starts = _starts(query, cu_seqlens)
         return [
             attention_weights(
@@ -173,14 +198,17 @@ class MultiHeadAttention:
             for begin, end in pairwise(starts)
         ]
 
-    def _project(self, hidden: npt.ArrayLike) -> tuple[Array, Array, Array]:
+    def _project(self, hidden: npt.ArrayLike, scratch: Scratch) -> tuple[Array, Array, Array]:
         """Query (T, H, D), key and value (T, num_kv_heads, D): views of one array."""
         x = np.asarray(hidden)
         if x.ndim != 2:
             raise ValueError(f"hidden has shape {describe(x.shape)}: it must be (T, E)")
         keys = self.num_heads
         values = keys + self.num_kv_heads
-        heads = self._projection(x).reshape(len(x), values + self.num_kv_heads, self.head_dim)
+        out = scratch("projected", (len(x), self._projection.out_features))
+        heads = self._projection(x, out=out).reshape(
+            len(x), values + self.num_kv_heads, self.head_dim
+        )
         return heads[:, :keys], heads[:, keys:values], heads[:, values:]
 
 
@@ -213,9 +241,19 @@ class FeedForward:
                 f"{self._up.out_features}"
             )
 
-    def __call__(self, x: npt.ArrayLike, *, residual: npt.ArrayLike | None = None) -> Array:
+    def __call__(
+        self,
+        x: npt.ArrayLike,
+        *,
+        residual: npt.ArrayLike | None = None,
+        scratch: Scratch | None = None,
+    ) -> Array:
         """Return the (..., E) result for x (..., E), plus `residual`."""
-        return self._down(self._up(x), residual=residual)
+        scratch = Scratch() if scratch is None else scratch
+        rows = np.shape(x)[:-1]
+        inner = self._up(x, out=scratch("inner", (*rows, self._up.out_features)))
+        out = scratch("hidden", (*rows, self._down.out_features))
+        return self._down(inner, residual=residual, out=out)
 
 
 @dataclass(frozen=True)
@@ -239,17 +277,30 @@ class EncoderLayer:
     norm: NormOrder = "post"
 
     def __call__(
-        self, hidden: Array, cu_seqlens: npt.ArrayLike | None = None, *, is_causal: bool = False
+        self,
+        hidden: Array,
+        cu_seqlens: npt.ArrayLike | None = None,
+        *,
+        is_causal: bool = False,
+        scratch: Scratch | None = None,
     ) -> Array:
-        """Return the (T, E) result for hidden (T, E)."""
+        """Return the (T, E) result for hidden (T, E).
+
+        With `scratch` the result is one of its arrays; `hidden` may be the one of the layer before.
+        """
+        scratch = Scratch() if scratch is None else scratch
         if self.norm == "post":
-            x = self.attention(hidden, cu_seqlens, is_causal=is_causal, residual=hidden)
+            x = self.attention(
+                hidden, cu_seqlens, is_causal=is_causal, residual=hidden, scratch=scratch
+            )
             x = self.attention_norm(x, out=x)
-            y = self.feed_forward(x, residual=x)
+            y = self.feed_forward(x, residual=x, scratch=scratch)
             return self.feed_forward_norm(y, out=y)
-        x = self.attention_norm(hidden)
-        x = self.attention(x, cu_seqlens, is_causal=is_causal, residual=hidden)
-        return self.feed_forward(self.feed_forward_norm(x), residual=x)
+        normed = scratch("normed", hidden.shape)
+        x = self.attention_norm(hidden, out=normed)
+        x = self.attention(x, cu_seqlens, is_causal=is_causal, residual=hidden, scratch=scratch)
+        normed = self.feed_forward_norm(x, out=normed)
+        return self.feed_forward(normed, residual=x, scratch=scratch)
 
 
 class Encoder:
@@ -507,10 +558,11 @@ class Encoder:
         shape = (*ids.shape, self.hidden_size)
         x = self._embed(ids.reshape(-1), starts, types)
         states = [x]
+        scratch = Scratch()
         for layer in self.layers:
-            x = layer(x, starts)
+            x = layer(x, starts, scratch=scratch)
             if return_hidden_states:
-                states.append(x)
+                states.append(x.copy())
         if self._final_norm is not None:
             x = self._final_norm(x)
         if not return_hidden_states:

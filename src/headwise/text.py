@@ -121,7 +121,7 @@ class TextEncoder:
         self,
         texts: str | Iterable[str],
         *,
-        batch_tokens: int = 4096,
+        batch_tokens: int = 1024,
         normalize: bool | None = None,
         progress: bool = False,
         on_truncate: OnTruncate = "warn",

@@ -110,7 +110,9 @@ def output(
     if not (contiguous and out.flags.aligned):
         raise ValueError("out must be aligned and have a contiguous last axis")
     if _overlaps_itself(out):
-        raise ValueError("out overlaps itself, as a broadcast array does: each element must have its own place")
+        raise ValueError(
+            "out overlaps itself, as a broadcast array does: each element must have its own place"
+        )
     if any(overlaps(out, x) for x in inputs):
         raise ValueError("out shares memory with an input: it must not")
     return out
