@@ -1,4 +1,4 @@
-"""What the C and C++ tests are built from: a fresh build tree of this source, or a new one."""
+"""The build tree whose library and objects the C and C++ tests look at."""
 
 from __future__ import annotations
 
@@ -11,19 +11,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+INCLUDE = ROOT / "csrc" / "include"
 
 
-def is_newer(file: Path) -> bool:
-    """Tell whether a build product is newer than all C and C++ sources and the build's recipe."""
+def find() -> Path | None:
+    """Return the newest build tree of the repository if it is up to date with the sources."""
+    libraries = (ROOT / "build").rglob("libheadwise_core.a")
+    library = max(libraries, key=os.path.getmtime, default=None)
     sources = [ROOT / "CMakeLists.txt", *(ROOT / "csrc").rglob("*.h")]
     sources += (ROOT / "csrc").rglob("*.cpp")
-    return file.stat().st_mtime > max(source.stat().st_mtime for source in sources)
+    if library and library.stat().st_mtime > max(source.stat().st_mtime for source in sources):
+        return library.parent
+    return None
 
 
-def newest(pattern: str) -> Path | None:
-    """Return the newest file of the build trees that matches, if it is up to date."""
-    found = max((ROOT / "build").rglob(pattern), key=os.path.getmtime, default=None)
-    return found if found and is_newer(found) else None
+def build(folder: Path) -> Path:
+    """Build the library there, which takes a minute; skip without the tools."""
+    tool = cmake()
+    compiler("CXX", "c++", "g++", "clang++")
+    run(tool, "-S", ROOT, "-B", folder, "-DCMAKE_BUILD_TYPE=Release", "-DHEADWISE_BUILD_C_TEST=ON")
+    run(tool, "--build", folder, "--parallel", "2")
+    return folder
 
 
 def compiler(variable: str, *names: str) -> str:
@@ -46,7 +54,7 @@ def cmake() -> str:
     pytest.skip("there is no cmake, and no up to date build tree")
 
 
-def run(*command: str | Path, timeout: int = 300) -> str:
+def run(*command: str | Path, timeout: int = 600) -> str:
     """Run a build command; what it printed is the message if it fails."""
     done = subprocess.run(
         [str(part) for part in command],

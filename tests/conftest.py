@@ -7,6 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
+import build_tree as trees
 import numpy as np
 import pytest
 from checks import BUILT_ISAS
@@ -60,6 +61,13 @@ def dtype(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(20170612)
+
+
+@pytest.fixture(scope="session")
+def build_tree(tmp_path_factory):
+    """An up to date build tree: the one that the package was built in, or a new one."""
+    found = trees.find()
+    return found or trees.build(tmp_path_factory.mktemp("build"))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from build_tree import ROOT, cmake, compiler, newest, run
+from build_tree import INCLUDE, compiler, run
 
 SOURCE = Path(__file__).parent / "c" / "test_c_abi.c"
 CASES = re.findall(r'\{"(\w+)", \w+\}', SOURCE.read_text())
@@ -15,27 +15,11 @@ STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-Werror")
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    """Linked to the library of an up to date build tree, or built with it by CMake."""
+def program(tmp_path_factory, build_tree):
     folder = tmp_path_factory.mktemp("c")
-    library = newest("libheadwise_core.a")
-    if library is None:
-        tool = cmake()
-        compiler("CXX", "c++", "g++", "clang++")
-        run(
-            tool,
-            "-S",
-            ROOT,
-            "-B",
-            folder,
-            "-DHEADWISE_BUILD_C_TEST=ON",
-            "-DCMAKE_BUILD_TYPE=Release",
-        )
-        run(tool, "--build", folder, "--target", "headwise_c_test", "--parallel", "2")
-        return folder / "headwise_c_test"
+    library = build_tree / "libheadwise_core.a"
     cc, cxx = compiler("CC", "cc", "gcc", "clang"), compiler("CXX", "c++", "g++", "clang++")
-    include = f"-I{ROOT / 'csrc' / 'include'}"
-    run(cc, "-std=c11", *STRICT, "-O1", include, "-c", SOURCE, "-o", folder / "test.o")
+    run(cc, "-std=c11", *STRICT, "-O1", f"-I{INCLUDE}", "-c", SOURCE, "-o", folder / "test.o")
     run(cxx, folder / "test.o", library, "-pthread", "-lm", "-o", folder / "test")
     return folder / "test"
 
@@ -59,4 +43,4 @@ def test_header_stands_alone(tmp_path, name, standard, compilers):
     source = tmp_path / "alone.c"
     source.write_text('#include "headwise.h"\n#include "headwise.h"\nint unused_symbol;\n')
     command = [compiler("", *compilers), "-x", name, f"-std={standard}", *STRICT]
-    run(*command, f"-I{ROOT / 'csrc' / 'include'}", "-fsyntax-only", source)
+    run(*command, f"-I{INCLUDE}", "-fsyntax-only", source)

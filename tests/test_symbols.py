@@ -11,62 +11,40 @@ import re
 import shutil
 
 import pytest
-from build_tree import ROOT, compiler, newest, run
-from checks import BUILT_ISAS, X86
-
-FLAGS = ("-std=c++20", "-fPIC", "-O3", "-ffp-contract=off", "-fvisibility=hidden")
+from build_tree import run
+from checks import BUILT_ISAS
 
 
-@pytest.fixture(scope="module")
-def nm():
-    tool = shutil.which("nm")
-    if tool is None:
+@pytest.fixture(params=BUILT_ISAS)
+def symbols(request, build_tree):
+    """(instruction set, [(kind, name), ...]) of its object, as nm lists them."""
+    nm = shutil.which("nm")
+    if nm is None:
         pytest.skip("there is no nm")
-    return tool
+    object_file = build_tree / f"CMakeFiles/kernels_{request.param}.dir/csrc/kernels.cpp.o"
+    return request.param, [tuple(line.split()[-2:]) for line in run(nm, object_file).splitlines()]
 
 
-@pytest.fixture(scope="module")
-def fresh_avx2(tmp_path_factory):
-    """Compiled here: takes half a minute, and is only asked for without a build tree."""
-    objects = []
-
-    def compile_once():
-        if not objects:
-            target = tmp_path_factory.mktemp("symbols") / "kernels.o"
-            cxx = compiler("CXX", "g++", "c++", "clang++")
-            defines = "-DHEADWISE_ISA_AVX2", "-DHEADWISE_ISA_TABLE=kernels_avx2"
-            source = ROOT / "csrc" / "kernels.cpp"
-            run(cxx, *FLAGS, "-mavx2", "-mfma", *defines, "-c", source, "-o", target)
-            objects.append(target)
-        return objects[0]
-
-    return compile_once
-
-
-@pytest.mark.parametrize("name", BUILT_ISAS)
-def test_only_the_table_leaves_an_object(nm, fresh_avx2, name):
-    found = newest(f"kernels_{name}.dir/csrc/kernels.cpp.o")
-    if found is None:
-        if name != "avx2" or not X86:
-            pytest.skip(f"there is no up to date build tree with kernels_{name}")
-        found = fresh_avx2()
-    symbols = [line.split()[-2:] for line in run(nm, found).splitlines() if line]
-    outside = {symbol: kind for kind, symbol in symbols if kind.isupper() and kind != "U"}
-    assert len(outside) == 1, f"more than the table: {outside}"
-    table, kind = outside.popitem()
-    assert re.fullmatch(rf"_ZN8headwise\d+kernels_{name}E", table)
+def test_only_the_table_leaves_an_object(symbols):
+    isa, found = symbols
+    outside = [(kind, name) for kind, name in found if kind.isupper() and kind != "U"]
+    assert len(outside) == 1
+    kind, table = outside[0]
+    assert re.fullmatch(rf"_ZN8headwise\d+kernels_{isa}E", table)
     assert kind in "DR"
-    assert not [s for s in symbols if s[0] in "uvVwW"], "weak or unique symbols"
 
 
-@pytest.mark.parametrize("name", BUILT_ISAS)
-def test_what_an_object_calls(nm, name):
+def test_nothing_is_weak_or_unique(symbols):
+    _, found = symbols
+    assert [name for kind, name in found if kind in "uvVwW"] == []
+
+
+def test_what_an_object_calls(symbols):
     """Plain C, and what parallel.h declares: nothing of the C++ library."""
-    found = newest(f"kernels_{name}.dir/csrc/kernels.cpp.o")
-    if found is None:
-        pytest.skip(f"there is no up to date build tree with kernels_{name}")
-    called = {line.split()[-1] for line in run(nm, "--undefined-only", found).splitlines() if line}
+    _, found = symbols
+    called = {name for kind, name in found if kind == "U"}
+    assert called
     ours = {"num_threads", "run_on_threads", "thread_workspace"}
-    for symbol in called:
-        match = re.match(r"_ZN8headwise\d+([a-z_]+)E", symbol)
-        assert not symbol.startswith("_Z") or (match and match[1] in ours), symbol
+    for name in called:
+        match = re.match(r"_ZN8headwise\d+([a-z_]+)E", name)
+        assert not name.startswith("_Z") or (match and match[1] in ours), name

@@ -43,10 +43,6 @@ def main(wheel: Path) -> None:
     for isa in hw.available_isas():
         hw.set_isa(isa)
         np.testing.assert_allclose(hw.attention(x, x, x), expected, atol=1e-5)
-    try:
-        hw.TextEncoder.from_pretrained(folder)
-    except (ImportError, FileNotFoundError) as error:
-        print(f"without the text extra: {error}")
     print(
         f"headwise {hw.__version__}: wheel {size / 1e6:.2f} MB, "
         f"import {import_milliseconds():.0f} ms after NumPy"
