@@ -16,6 +16,8 @@ namespace {
 
 bool is_dtype(hw_dtype dtype) { return dtype == HW_FLOAT32 || dtype == HW_FLOAT64; }
 
+bool is_16_bit(hw_dtype dtype) { return dtype == HW_FLOAT16 || dtype == HW_BFLOAT16; }
+
 size_t size_of(hw_dtype dtype) { return dtype == HW_FLOAT32 ? 4 : 8; }
 
 bool none_negative(std::initializer_list<int64_t> lengths) {
@@ -42,13 +44,18 @@ bool ascending(const int64_t* starts, int64_t count) {
 // hw_attention_weights has no value, and passes value_dim 1.
 bool is_valid(const hw_attention_params& a, bool has_value) {
   const auto is_head_dim = [](int64_t d) { return d >= 1 && d <= HEADWISE_MAX_HEAD_DIM; };
-  if (!is_dtype(a.dtype) || !is_head_dim(a.head_dim) || !is_head_dim(a.value_dim)) return false;
-  if (!none_negative({a.batch, a.query_length, a.key_length, a.num_heads}) || !isfinite(a.scale))
+  if (!(is_dtype(a.dtype) || is_16_bit(a.dtype)) || !is_head_dim(a.head_dim) || !is_head_dim(a.value_dim)) return false;
+  if (!none_negative({a.batch, a.query_length, a.key_length, a.num_heads, a.window_left,
+                      a.window_right}) || !isfinite(a.scale))
     return false;
   if (a.num_kv_heads < 1 || a.num_heads % a.num_kv_heads != 0) return false;
   if (!a.query_starts != !a.key_starts) return false;
   const bool packed = a.query_starts != nullptr;
   if (packed && !(ascending(a.query_starts, a.batch) && ascending(a.key_starts, a.batch))) return false;
+  if (!(a.softcap >= 0) || isinf(a.softcap)) return false;
+  const bool mask_fits = a.mask_dtype == HW_BOOL || a.mask_dtype == a.dtype ||
+                         (a.mask_dtype == HW_FLOAT32 && is_16_bit(a.dtype));
+  if (a.attn_mask && !(a.mask_starts && mask_fits && !packed)) return false;
   for (int64_t b = 0; a.key_lengths && b < a.batch; ++b)
     if (a.key_lengths[b] < 0) return false;
   const int64_t queries = packed ? a.query_starts[a.batch] : a.query_length;
@@ -56,6 +63,13 @@ bool is_valid(const hw_attention_params& a, bool has_value) {
   const int64_t sequences = a.batch > 0 && a.num_heads > 0 ? 1 : 0;
   return all_there(sequences * queries, {a.query, a.out}) &&
          all_there(sequences * queries * keys, {a.key, has_value ? a.value : a.key});
+}
+
+hw_attention_params without_value(hw_attention_params a) {
+  a.value = nullptr;
+  a.lse = nullptr;
+  a.value_dim = 1;
+  return a;
 }
 
 bool is_valid(const hw_linear_params& a) {
@@ -138,6 +152,8 @@ const char* hw_status_message(hw_status status) {
       return "this instruction set is unknown or cannot run on this CPU";
     case HW_INDEX_OUT_OF_RANGE:
       return "an index is outside its table";
+    case HW_INTERRUPTED:
+      return "interrupted";
   }
   return "unknown status";
 }
@@ -150,20 +166,28 @@ hw_status hw_set_num_threads(int n) {
   return HW_OK;
 }
 
+void hw_set_interrupt_check(int (*check)(void)) { set_interrupt_check(check); }
+
 hw_status hw_attention(const hw_attention_params* a) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return HW_UNSUPPORTED_ISA;
-  return is_valid(*a, true) ? kernels->attention(*a) : HW_INVALID_ARGUMENT;
+  if (!is_valid(*a, true)) return HW_INVALID_ARGUMENT;
+  const Bf16Kernels* bf16 = a->dtype == HW_BFLOAT16 ? active_bf16_kernels() : nullptr;
+  return bf16 ? bf16->attention(*a) : kernels->attention(*a);
 }
 
 hw_status hw_attention_weights(const hw_attention_params* a) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return HW_UNSUPPORTED_ISA;
-  hw_attention_params p = *a;
-  p.value = nullptr;
-  p.lse = nullptr;
-  p.value_dim = 1;
+  const hw_attention_params p = without_value(*a);
   return is_valid(p, false) ? kernels->attention_weights(p) : HW_INVALID_ARGUMENT;
+}
+
+hw_status hw_attention_column_sums(const hw_attention_params* a) {
+  const KernelTable* kernels = active_kernels();
+  if (!kernels) return HW_UNSUPPORTED_ISA;
+  const hw_attention_params p = without_value(*a);
+  return is_valid(p, false) ? kernels->attention_column_sums(p) : HW_INVALID_ARGUMENT;
 }
 
 size_t hw_packed_weight_size(hw_dtype dtype, int64_t out_features, int64_t in_features) {
@@ -193,24 +217,21 @@ hw_status hw_linear(const hw_linear_params* a) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return HW_UNSUPPORTED_ISA;
   if (!is_valid(*a)) return HW_INVALID_ARGUMENT;
-  kernels->linear(*a);
-  return HW_OK;
+  return kernels->linear(*a);
 }
 
 hw_status hw_softmax(const hw_softmax_params* a) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return HW_UNSUPPORTED_ISA;
   if (!is_valid(*a)) return HW_INVALID_ARGUMENT;
-  kernels->softmax(*a);
-  return HW_OK;
+  return kernels->softmax(*a);
 }
 
 hw_status hw_layer_norm(const hw_layer_norm_params* a) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return HW_UNSUPPORTED_ISA;
   if (!is_valid(*a)) return HW_INVALID_ARGUMENT;
-  kernels->layer_norm(*a);
-  return HW_OK;
+  return kernels->layer_norm(*a);
 }
 
 hw_status hw_embed(const hw_embed_params* a) {
@@ -224,8 +245,7 @@ hw_status hw_pool(const hw_pool_params* a) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return HW_UNSUPPORTED_ISA;
   if (!is_valid(*a)) return HW_INVALID_ARGUMENT;
-  kernels->pool(*a);
-  return HW_OK;
+  return kernels->pool(*a);
 }
 
 hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops) {

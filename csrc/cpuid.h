@@ -9,23 +9,25 @@
 namespace headwise {
 
 struct CpuFeatures {
-  bool avx2 = false;    // AVX2 and FMA
-  bool avx512 = false;  // F, BW, DQ, VL
+  bool avx2 = false;         // AVX2, FMA, F16C
+  bool avx512 = false;       // F, BW, DQ, VL
+  bool avx512_bf16 = false;  // to be asked with avx512
 };
 
 inline CpuFeatures detect_cpu() {
   CpuFeatures found;
   uint32_t a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return found;
-  const bool fma = c >> 12 & 1, osxsave = c >> 27 & 1, avx = c >> 28 & 1;
+  const bool fma = c >> 12 & 1, f16c = c >> 29 & 1, osxsave = c >> 27 & 1, avx = c >> 28 & 1;
   if (!osxsave || !avx) return found;
   uint32_t saved, high;
   __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
   const bool saves_ymm = (saved & 0x06) == 0x06;  // xmm, ymm
   const bool saves_zmm = (saved & 0xe6) == 0xe6;  // and masks, zmm
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return found;
-  found.avx2 = saves_ymm && fma && (b >> 5 & 1);
+  found.avx2 = saves_ymm && fma && f16c && (b >> 5 & 1);
   found.avx512 = saves_zmm && found.avx2 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1);
+  found.avx512_bf16 = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
   return found;
 }
 

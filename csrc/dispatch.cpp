@@ -15,6 +15,7 @@ namespace {
 struct Isa {
   const char* name;
   const KernelTable* kernels;
+  const Bf16Kernels* bf16_kernels;
 };
 
 // Best first.
@@ -23,10 +24,11 @@ const std::vector<Isa>& available_isas() {
     std::vector<Isa> isas;
 #if defined(__x86_64__)
     const CpuFeatures cpu = detect_cpu();
-    if (cpu.avx512) isas.push_back({"avx512", &kernels_avx512});
-    if (cpu.avx2) isas.push_back({"avx2", &kernels_avx2});
+    if (cpu.avx512 && cpu.avx512_bf16) isas.push_back({"avx512_bf16", &kernels_avx512, &bf16_kernels_avx512});
+    if (cpu.avx512) isas.push_back({"avx512", &kernels_avx512, nullptr});
+    if (cpu.avx2) isas.push_back({"avx2", &kernels_avx2, nullptr});
 #endif
-    isas.push_back({"scalar", &kernels_scalar});
+    isas.push_back({"scalar", &kernels_scalar, nullptr});
     return isas;
   }();
   return found;
@@ -51,6 +53,11 @@ std::atomic<const Isa*>& active_isa() {
 const KernelTable* active_kernels() {
   const Isa* isa = active_isa().load(std::memory_order_relaxed);
   return isa ? isa->kernels : nullptr;
+}
+
+const Bf16Kernels* active_bf16_kernels() {
+  const Isa* isa = active_isa().load(std::memory_order_relaxed);
+  return isa ? isa->bf16_kernels : nullptr;
 }
 
 }  // namespace headwise

@@ -16,15 +16,20 @@ bool is_float(const Params& a) {
 }
 
 hw_status run_attention(const hw_attention_params& a) {
-  return is_float(a) ? attention<float>(a) : attention<double>(a);
+  return a.dtype == HW_FLOAT64 ? attention<NativeProducts<double>>(a) : attention<NativeProducts<float>>(a);
 }
 hw_status run_attention_weights(const hw_attention_params& a) {
-  return is_float(a) ? attention_weights<float>(a) : attention_weights<double>(a);
+  return a.dtype == HW_FLOAT64 ? attention_weights<double>(a) : attention_weights<float>(a);
 }
-void run_linear(const hw_linear_params& a) { is_float(a) ? linear<float>(a) : linear<double>(a); }
-void run_softmax(const hw_softmax_params& a) { is_float(a) ? softmax<float>(a) : softmax<double>(a); }
-void run_layer_norm(const hw_layer_norm_params& a) {
-  is_float(a) ? layer_norm<float>(a) : layer_norm<double>(a);
+hw_status run_attention_column_sums(const hw_attention_params& a) {
+  return a.dtype == HW_FLOAT64 ? attention_column_sums<double>(a) : attention_column_sums<float>(a);
+}
+hw_status run_linear(const hw_linear_params& a) { return is_float(a) ? linear<float>(a) : linear<double>(a); }
+hw_status run_softmax(const hw_softmax_params& a) {
+  return is_float(a) ? softmax<float>(a) : softmax<double>(a);
+}
+hw_status run_layer_norm(const hw_layer_norm_params& a) {
+  return is_float(a) ? layer_norm<float>(a) : layer_norm<double>(a);
 }
 double run_fma_probe(hw_dtype dtype, i64 iterations, void* sink) {
   return dtype == HW_FLOAT32 ? fma_probe(iterations, static_cast<float*>(sink))
@@ -35,6 +40,6 @@ double run_fma_probe(hw_dtype dtype, i64 iterations, void* sink) {
 
 // Named functions, as a lambda here would be a weak symbol, which the linker may share between ISAs.
 const headwise::KernelTable headwise::HEADWISE_ISA_TABLE = {
-    run_attention, run_attention_weights, run_linear, run_softmax, run_layer_norm, embed,
-    pool,          run_fma_probe,         read_probe,
+    run_attention, run_attention_weights, run_attention_column_sums, run_linear, run_softmax, run_layer_norm,
+    embed, pool, run_fma_probe, read_probe,
 };

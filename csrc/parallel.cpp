@@ -196,6 +196,10 @@ Pool& pool() {
   return *pool;
 }
 
+// ---- interruption ----------------------------------------------------------------------------------------
+
+std::atomic<int (*)(void)> interrupt_check{nullptr};
+
 // ---- memory ----------------------------------------------------------------------------------------------
 
 struct Workspace {
@@ -213,6 +217,24 @@ void set_num_threads(int n) { thread_count().store(n, std::memory_order_relaxed)
 void run_on_threads(int threads, void (*body)(void*), void* context) {
   if (threads <= 1) return body(context);
   pool().run(threads, body, context);
+}
+
+const void* this_thread() {
+  thread_local char here;
+  return &here;
+}
+
+void set_interrupt_check(int (*check)(void)) { interrupt_check = check; }
+
+bool interrupt_requested(int64_t* last_asked) {
+  const auto check = interrupt_check.load(std::memory_order_relaxed);
+  if (!check) return false;
+  constexpr std::chrono::nanoseconds kInterval = std::chrono::milliseconds(20);
+  const int64_t now = std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+  if (*last_asked == 0) *last_asked = now;
+  if (now - *last_asked < kInterval.count()) return false;
+  *last_asked = now;
+  return check() != 0;
 }
 
 void* thread_workspace(size_t bytes) {

@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "include/headwise.h"
+
 namespace headwise {
 
 constexpr int kMaxThreads = 4096;
@@ -17,6 +19,13 @@ void run_on_threads(int threads, void (*body)(void*), void* context);
 // the next call and freed with the thread; no kernel asks for more than 2 MB.
 void* thread_workspace(size_t bytes);
 
+// A value that differs from thread to thread.
+const void* this_thread();
+
+// Asks the check that hw_set_interrupt_check() set, if 20 ms have passed since *last_asked (0: never yet).
+bool interrupt_requested(int64_t* last_asked);
+void set_interrupt_check(int (*check)(void));
+
 int num_threads();
 void set_num_threads(int n);
 
@@ -24,19 +33,35 @@ void set_num_threads(int n);
 
 namespace {
 
-// Hands out the task numbers 0 .. count - 1 in ascending order.
+// Hands out the task numbers 0 .. count - 1 in ascending order, until all are taken or the call must end.
 class TaskCounter {
  public:
-  explicit TaskCounter(int64_t count) : count_(count) {}
-  // The next task, or -1 when all are taken.
+  explicit TaskCounter(int64_t count) : count_(count), caller_(headwise::this_thread()) {}
+
+  // The next task, or -1 when there is none.
   int64_t next() {
     const int64_t task = __atomic_fetch_add(&taken_, 1, __ATOMIC_RELAXED);
-    return task < count_ ? task : -1;
+    // Short tasks cost less than to read the clock for each.
+    return task < count_ && !(task % 4 == 3 ? stopped() : ended()) ? task : -1;
   }
 
+  // Whether to give up; also for a long task to ask now and then.
+  bool stopped() {
+    if (headwise::this_thread() == caller_ && headwise::interrupt_requested(&last_asked_)) stop(HW_INTERRUPTED);
+    return ended();
+  }
+
+  void stop(hw_status why) { __atomic_store_n(&status_, why, __ATOMIC_RELAXED); }
+  hw_status status() const { return __atomic_load_n(&status_, __ATOMIC_RELAXED); }
+
  private:
+  bool ended() const { return status() != HW_OK; }
+
   int64_t count_;
+  const void* caller_;
+  int64_t last_asked_ = 0;  // of the calling thread alone
   int64_t taken_ = 0;
+  hw_status status_ = HW_OK;
 };
 
 // A thread costs a few microseconds to start: below this much work one thread is faster.
@@ -50,17 +75,20 @@ inline int threads_for(double flops, int64_t tasks) {
   return threads < 1 ? 1 : static_cast<int>(threads);
 }
 
-// worker(counter) runs on each thread and takes tasks until counter.next() is -1.
+// worker(counter) runs on each thread and takes tasks until counter.next() is -1. HW_OK if all were done.
 template <class Worker>
-void parallel_for(int threads, int64_t tasks, Worker&& worker) {
+hw_status parallel_for(int threads, int64_t tasks, Worker&& worker) {
   struct Context {
     TaskCounter counter;
     Worker& worker;
   } context{TaskCounter(tasks), worker};
-  if (threads == 1) return worker(context.counter);
-  headwise::run_on_threads(
-      threads, [](void* c) { static_cast<Context*>(c)->worker(static_cast<Context*>(c)->counter); },
-      &context);
+  if (threads == 1)
+    worker(context.counter);
+  else
+    headwise::run_on_threads(
+        threads, [](void* c) { static_cast<Context*>(c)->worker(static_cast<Context*>(c)->counter); },
+        &context);
+  return context.counter.status();
 }
 
 }  // namespace

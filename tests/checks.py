@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 
+import ml_dtypes
 import numpy as np
-from reference import widen
+from reference import arithmetic_dtype, widen
 
 X86 = platform.machine() in ("x86_64", "AMD64")
-BUILT_ISAS = ("avx512", "avx2", "scalar") if X86 else ("scalar",)
+BUILT_ISAS = ("avx512_bf16", "avx512_bf16", "avx512", "avx2", "scalar") if X86 else ("scalar",)
 
 
 def assert_same_bits(got, expected):
@@ -30,29 +31,47 @@ def assert_same_bits(got, expected):
         )
 
 
-def assert_accurate(got, formula, *arrays, scale_of_errors=None, **options):
+def assert_accurate(got, formula, *arrays, dtype=None, scale_of_errors=None, **options):
     """The error of one result is of the order of plain NumPy's in the same dtype.
 
     Of the order, as in a single draw either may be lucky: test_accuracy.py holds the ratio to 2.
-    `scale_of_errors` is what a few roundings are relative to; the largest result by default.
+    `dtype` is that of the result, where it is not that of the arrays. `scale_of_errors` is what a
+    few roundings are relative to; the largest result by default.
     """
-    exact, plain = exact_and_plain(formula, *arrays, **options)
-    assert got.dtype == plain.dtype == arrays[0].dtype
+    assert got.dtype == (arrays[0].dtype if dtype is None else dtype)
+    assert_close(got, *exact_and_plain(formula, *arrays, **options), scale_of_errors)
+
+
+def assert_close(got, exact, plain, scale_of_errors=None):
+    """The error of `got` is of the order of that of `plain`, as `assert_accurate` says."""
+    assert got.dtype == plain.dtype
     assert got.shape == exact.shape
     if got.size == 0:
         return
     special = ~np.isfinite(exact)
-    np.testing.assert_array_equal(got[special], exact[special].astype(got.dtype))
+    np.testing.assert_array_equal(got[special].astype(float), exact[special].astype(float))
     if special.all():
         return
     ours, theirs = (np.abs(x[~special] - exact[~special]) for x in (got, plain))
     if scale_of_errors is None:
         scale_of_errors = np.abs(exact[~special]).max()
-    floor = 8 * np.finfo(got.dtype).eps * scale_of_errors
-    for name, size, times in (("mean square", root_mean_square, 10), ("largest", np.max, 20)):
+    # With 16 bits the sums are float32 either way: what differs is a rounding or two.
+    roundings, times = (2, 2) if got.itemsize == 2 else (8, 10)
+    floor = roundings * eps(got.dtype) * scale_of_errors
+    for name, size in (("mean square", root_mean_square), ("largest", np.max)):
         assert size(ours) <= times * size(theirs) + floor, (
             f"{name} error {size(ours):.3g}, plain NumPy's {size(theirs):.3g}, floor {floor:.3g}"
         )
+        times *= 2
+
+
+def eps(dtype):
+    return float(ml_dtypes.finfo(dtype).eps)
+
+
+def lse_dtype(dtype):
+    """What attention gives the log-sum-exp in, and the sums of columns."""
+    return arithmetic_dtype(dtype)
 
 
 def exact_and_plain(formula, *arrays, **options):
@@ -63,6 +82,13 @@ def exact_and_plain(formula, *arrays, **options):
 
 def root_mean_square(x):
     return np.sqrt(np.mean(x * x))
+
+
+def qkv(rng, shape, dtype):
+    """Normally distributed query, key and value of B, Hq, Hkv, Sq, Sk, D, Dv."""
+    B, Hq, Hkv, Sq, Sk, D, Dv = shape
+    sizes = (B, Hq, Sq, D), (B, Hkv, Sk, D), (B, Hkv, Sk, Dv)
+    return tuple(rng.standard_normal(size).astype(dtype) for size in sizes)
 
 
 def _gapped(x):
@@ -78,7 +104,7 @@ def _every_other(x):
     return wide[..., ::2]
 
 
-def _read_only(x):
+def read_only(x):
     x = x.copy()
     x.flags.writeable = False
     return x
@@ -103,7 +129,7 @@ LAYOUTS = {
     "first_axis_backwards": lambda x: np.ascontiguousarray(x[::-1])[::-1],
     "last_axis_backwards": lambda x: np.ascontiguousarray(x[..., ::-1])[..., ::-1],
     "axes_reversed": lambda x: np.ascontiguousarray(x.T).T,
-    "read_only": _read_only,
+    "read_only": read_only,
     "misaligned": misaligned,
 }
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import build_tree as trees
+import ml_dtypes
 import numpy as np
 import pytest
 from checks import BUILT_ISAS
@@ -56,6 +57,15 @@ def threads(request):
 @pytest.fixture(params=[np.float32, np.float64], ids=["f32", "f64"])
 def dtype(request):
     return request.param
+
+
+@pytest.fixture(
+    params=[np.float32, np.float64, np.float16, ml_dtypes.bfloat16],
+    ids=["f32", "f64", "f16", "bf16"],
+)
+def any_dtype(request):
+    """What attention takes; linear layers and norms take the first two."""
+    return np.dtype(request.param)
 
 
 @pytest.fixture

@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import math
 
+import ml_dtypes
 import numpy as np
 
-WIDER = {np.dtype(np.float32): np.float64, np.dtype(np.float64): np.longdouble}
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+WIDER = {
+    np.dtype(np.float16): np.float64,
+    BFLOAT16: np.float64,
+    np.dtype(np.float32): np.float64,
+    np.dtype(np.float64): np.longdouble,
+}
 
 
 def widen(x):
@@ -19,43 +26,116 @@ def widen(x):
     return x if wider is None else x.astype(wider)
 
 
-def softmax(x):
-    """exp(x) / sum(exp(x)) of the last axis; nothing but -inf gives 0."""
-    largest = x.max(-1, keepdims=True, initial=-np.inf)
-    e = np.exp(x - np.where(np.isneginf(largest), 0, largest).astype(x.dtype))
-    total = e.sum(-1, keepdims=True)
+def arithmetic_dtype(dtype):
+    """The dtype of sums: float32 for the two of 16 bits, else the dtype itself."""
+    return np.dtype(np.float32 if np.dtype(dtype).itemsize == 2 else dtype)
+
+
+def in_arithmetic(x):
+    return x.astype(arithmetic_dtype(x.dtype), copy=False)
+
+
+def softmax_parts(x, sink=-np.inf):
+    """exp(x - shift), exp(sink - shift) + its sum, and the shift that keeps both finite."""
+    largest = np.maximum(x.max(-1, keepdims=True, initial=-np.inf), sink)
+    shift = np.where(np.isneginf(largest), 0, largest).astype(x.dtype)
+    e = np.exp(x - shift)
+    return e, e.sum(-1, keepdims=True) + np.exp(sink - shift), shift
+
+
+def softmax(x, sink=-np.inf):
+    """exp(x) / (exp(sink) + sum(exp(x))) of the last axis; nothing but -inf gives 0."""
+    e, total, _ = softmax_parts(x, sink)
     return e / np.where(total == 0, 1, total).astype(x.dtype)
 
 
-def scores(query, key, *, is_causal=False, query_offset=None, scale=None, key_lengths=None):
-    """scale Q Kᵀ, with -inf where a query does not attend."""
+# Plain NumPy has no product of 16-bit arrays worth the name (ml_dtypes gives float32, and its sums
+# stand still once they are large). So for those dtypes each of the three steps, scores,
+# probabilities and output, is computed in float32 and its result rounded to the dtype.
+
+
+def scores(
+    query,
+    key,
+    *,
+    attn_mask=None,
+    is_causal=False,
+    query_offset=None,
+    window=(None, None),
+    scale=None,
+    softcap=None,
+    alibi_slopes=None,
+    key_lengths=None,
+):
+    """scale Q Kᵀ, capped and biased, with -inf where a query does not attend."""
     (heads, queries, dim), (kv_heads, keys) = query.shape[-3:], key.shape[-3:-1]
-    key = np.repeat(key, heads // kv_heads, axis=-3)
-    s = query @ key.swapaxes(-1, -2) * (1 / math.sqrt(dim) if scale is None else scale)
     lengths = np.asarray(keys if key_lengths is None else key_lengths)
     offset = lengths - queries if query_offset is None else np.asarray(query_offset)
-    i, j = np.arange(queries)[:, None], np.arange(keys)
+    i = np.arange(queries)[:, None] + offset[..., None, None, None]
+    j = np.arange(keys)
     attended = j < lengths[..., None, None, None]
+
+    key = np.repeat(key, heads // kv_heads, axis=-3)
+    with np.errstate(invalid="ignore"):  # of keys that are masked below
+        s = in_arithmetic(query) @ in_arithmetic(key).swapaxes(-1, -2)
+        s = s * (1 / math.sqrt(dim) if scale is None else scale)
+        if softcap is not None:
+            s = softcap * np.tanh(s / softcap)
+        if alibi_slopes is not None:
+            s = s - alibi_slopes[..., None, None] * abs(i - j).astype(s.dtype)
+        if attn_mask is not None and attn_mask.dtype == bool:
+            attended = attended & attn_mask
+        elif attn_mask is not None:
+            s = s + in_arithmetic(attn_mask)
+            attended = attended & ~np.isneginf(attn_mask)
+
+    left, right = window
     if is_causal:
-        attended = attended & (j <= i + offset[..., None, None, None])
-    return np.where(attended, s, s.dtype.type(-np.inf))
+        attended = attended & (j <= i)
+    if left is not None:
+        attended = attended & (j >= i - left)
+    if right is not None:
+        attended = attended & (j <= i + right)
+    return np.where(attended, s, s.dtype.type(-np.inf)).astype(query.dtype)
 
 
-def attention_weights(query, key, **options):
-    return softmax(scores(query, key, **options))
+def _per_row(sinks):
+    return -np.inf if sinks is None else in_arithmetic(sinks)[..., None, None]
 
 
-def attention(query, key, value, **options):
-    p = attention_weights(query, key, **options)
-    return p @ np.repeat(value, query.shape[-3] // value.shape[-3], axis=-3)
+def attention_weights(query, key, *, sinks=None, **options):
+    s = in_arithmetic(scores(query, key, **options))
+    return softmax(s, _per_row(sinks)).astype(query.dtype)
 
 
-def logsumexp(query, key, **options):
-    s = scores(query, key, **options)
-    largest = s.max(-1, initial=-np.inf)
-    shift = np.where(np.isneginf(largest), 0, largest).astype(s.dtype)
+def attention(query, key, value, *, sinks=None, **options):
+    s = in_arithmetic(scores(query, key, **options))
+    p = in_arithmetic(softmax(s, _per_row(sinks)).astype(query.dtype))
+    value = np.repeat(value, query.shape[-3] // value.shape[-3], axis=-3)
+    seen = ~np.isneginf(s).all(-2)[..., None]  # the values that no query attends may be NaN
+    return (p @ np.where(seen, in_arithmetic(value), 0)).astype(query.dtype)
+
+
+def attention_column_sums(query, key, **options):
+    """How much attention each key gets from all queries."""
+    return in_arithmetic(attention_weights(query, key, **options)).sum(-2)
+
+
+def logsumexp(query, key, *, sinks=None, **options):
+    s = in_arithmetic(scores(query, key, **options))
+    _, total, shift = softmax_parts(s, _per_row(sinks))
     with np.errstate(divide="ignore"):  # log(0) where nothing is attended
-        return shift + np.log(np.exp(s - shift[..., None]).sum(-1))
+        return (shift + np.log(total))[..., 0]
+
+
+def merge(outs, lses):
+    """Attention over all keys from that over parts: sum(exp(lse) out) / sum(exp(lse))."""
+    lse = np.stack(lses, -1)
+    p = softmax(lse)
+    out = sum(p[..., n, None] * in_arithmetic(out) for n, out in enumerate(outs))
+    _, total, shift = softmax_parts(lse)
+    with np.errstate(divide="ignore"):
+        return out.astype(outs[0].dtype), (shift + np.log(total))[..., 0]
 
 
 def relu(x):

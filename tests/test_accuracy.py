@@ -12,7 +12,7 @@ import statistics
 import numpy as np
 import pytest
 import reference
-from checks import exact_and_plain, root_mean_square
+from checks import eps, exact_and_plain, lse_dtype, root_mean_square
 
 import headwise as hw
 
@@ -39,8 +39,8 @@ def attention_inputs(draw, D, Sk, draw_value=normal):
     return draw(2, 20, D), draw(2, Sk, D), draw_value(2, Sk, 24)
 
 
-def lse(q, k):
-    return hw.attention(q, k, k, return_lse=True)[1]
+def lse(q, k, **options):
+    return hw.attention(q, k, k, return_lse=True, **options)[1]
 
 
 def layer_of(activation):
@@ -51,30 +51,102 @@ def formula_of(activation):
     return functools.partial(reference.linear, activation=activation)
 
 
-# What is called, its formula, and how its arguments are drawn.
-CASES = {}
+def slopes(*shape):
+    return lambda rng: 2.0 ** -rng.integers(1, 9, shape)
+
+
+def bias(*shape):
+    """A float mask that hides a third of the keys."""
+    return lambda rng: np.where(rng.random(shape) < 0.3, -np.inf, 2 * rng.standard_normal(shape))
+
+
+def with_options(call, *names, **options):
+    """The call whose last arguments are the options of these names."""
+
+    def called(*arguments):
+        arrays = arguments[: len(arguments) - len(names)]
+        given = dict(zip(names, arguments[len(arrays) :], strict=True))
+        for name in given.keys() & {"alibi_slopes", "sinks"}:  # they have the dtype of sums
+            if given[name].dtype.itemsize < 8:
+                given[name] = given[name].astype(lse_dtype(given[name].dtype))
+        return call(*arrays, **given, **options)
+
+    return called
+
+
+# What is called, its formula, and how its arguments are drawn: first attention, of every dtype.
+ATTENTION = {}
 for D in 1, 16, 64, 128, 512:
     of_attention = hw.attention, reference.attention
-    CASES[f"attention, D={D}"] = (*of_attention, attention_inputs(normal, D, 300))
-    CASES[f"attention, large scores, D={D}"] = (*of_attention, attention_inputs(wide, D, 300))
-CASES["attention, one sign"] = (*of_attention, attention_inputs(normal, 64, 1500, uniform))
-CASES["log-sum-exp"] = lse, reference.logsumexp, attention_inputs(normal, 64, 700)[:2]
-CASES["attention_weights"] = (
+    ATTENTION[f"attention, D={D}"] = (*of_attention, attention_inputs(normal, D, 300))
+    ATTENTION[f"attention, large scores, D={D}"] = (*of_attention, attention_inputs(wide, D, 300))
+ATTENTION["attention, one sign"] = (*of_attention, attention_inputs(normal, 64, 1500, uniform))
+ATTENTION["attention, long keys"] = (
+    *of_attention,
+    (normal(2, 3, 64), normal(2, 3000, 64), normal(2, 3000, 24)),
+)
+ATTENTION["attention, long keys, one sign"] = (
+    *of_attention,
+    (normal(2, 3, 64), normal(2, 3000, 64), uniform(2, 3000, 24)),
+)
+ATTENTION["log-sum-exp"] = lse, reference.logsumexp, attention_inputs(normal, 64, 700)[:2]
+ATTENTION["log-sum-exp, long keys"] = (
+    *(lse, reference.logsumexp),
+    (normal(2, 3, 64), normal(2, 3000, 64)),
+)
+ATTENTION["attention_weights"] = (
     *(hw.attention_weights, reference.attention_weights),
     attention_inputs(normal, 64, 300)[:2],
 )
+ATTENTION["column sums"] = (
+    with_options(hw.attention_weights, column_sums=True),
+    reference.attention_column_sums,
+    attention_inputs(normal, 64, 300)[:2],
+)
+OPTIONS = {
+    "softcap=0.5": ({"softcap": 0.5}, {}),
+    "softcap=5": ({"softcap": 5.0}, {}),
+    "softcap=1000": ({"softcap": 1000.0}, {}),
+    "softcap=5 of large scores": ({"softcap": 5.0, "scale": 3.0}, {}),
+    "alibi": ({}, {"alibi_slopes": slopes(2)}),
+    "sinks": ({}, {"sinks": wide(2)}),
+    "float mask": ({}, {"attn_mask": bias(2, 20, 300)}),
+    "window": ({"window": (100, 5)}, {}),
+    "all": (
+        {"softcap": 5.0, "is_causal": True, "window": (200, 0)},
+        {"attn_mask": bias(20, 300), "alibi_slopes": slopes(2), "sinks": wide(2)},
+    ),
+}
+for name, (fixed, drawn) in OPTIONS.items():
+    for words, draw in ("", normal), (", large scores", wide):
+        inputs = (*attention_inputs(draw, 64, 300), *drawn.values())
+        calls = (with_options(f, *drawn, **fixed) for f in of_attention)
+        ATTENTION[f"attention, {name}{words}"] = (*calls, inputs)
+    inputs = (*attention_inputs(normal, 64, 300)[:2], *drawn.values())
+    calls = (with_options(f, *drawn, **fixed) for f in (lse, reference.logsumexp))
+    ATTENTION[f"log-sum-exp, {name}"] = (*calls, inputs)
+
+# The layers, of float32 and float64.
+LAYERS = {}
 for K in 33, 192, 384, 768, 1536, 3072:
     for sample in normal, uniform:
         inputs = sample(10, K), sample(33, K)
-        CASES[f"linear, {sample.__name__}, K={K}"] = layer_of(None), formula_of(None), inputs
+        LAYERS[f"linear, {sample.__name__}, K={K}"] = layer_of(None), formula_of(None), inputs
 for activation in "relu", "gelu":
-    CASES[activation] = layer_of(activation), formula_of(activation), (normal(40, 1), normal(40, 1))
+    LAYERS[activation] = (
+        layer_of(activation),
+        formula_of(activation),
+        (normal(40, 1), normal(40, 1)),
+    )
 for n in 10, 100, 1000, 5000, 40000:
-    CASES[f"softmax, n={n}"] = hw.softmax, reference.softmax, (normal(5, n),)
+    LAYERS[f"softmax, n={n}"] = hw.softmax, reference.softmax, (normal(5, n),)
 for n in 20, 384, 1000, 4096:
     for mean in 0, 100, 1e4, -1e4:
         case = hw.layer_norm, reference.layer_norm, (shifted(mean, 30, n),)
-        CASES[f"layer_norm, n={n}, mean={mean:g}"] = case
+        LAYERS[f"layer_norm, n={n}, mean={mean:g}"] = case
+
+
+CASES = ATTENTION | LAYERS
 
 
 @functools.cache
@@ -90,11 +162,20 @@ def draws(name, dtype):
     return drawn
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_at_most_twice_the_error_of_numpy(isa, dtype, name):
-    call = CASES[name][0]
+def ratio_of_errors(name, dtype):
     ratios = []
     for arrays, exact, error_of_numpy in draws(name, dtype):
-        floor = np.finfo(dtype).eps / 4 * root_mean_square(exact)
-        ratios.append(root_mean_square(call(*arrays) - exact) / (error_of_numpy + floor))
-    assert statistics.median(ratios) <= 2
+        got = CASES[name][0](*arrays)
+        floor = eps(got.dtype) / 4 * root_mean_square(exact)
+        ratios.append(root_mean_square(got - exact) / (error_of_numpy + floor))
+    return statistics.median(ratios)
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_has_at_most_twice_the_error_of_numpy(isa, any_dtype, name):
+    assert ratio_of_errors(name, any_dtype) <= 2
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_at_most_twice_the_error_of_numpy(isa, dtype, name):
+    assert ratio_of_errors(name, dtype) <= 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ import headwise as hw
 from headwise.functional import embed, pool
 
 F32, F64 = np.float32, np.float64
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def ones(*shape, dtype=F32):
@@ -42,7 +44,10 @@ def overlapping_rows(*shape):
     return np.lib.stride_tricks.as_strided(np.zeros(1000, F32), shape, strides)
 
 
-ODD_DTYPES = ["?", "i1", "u8", "i4", "f2", "c8", "c16", ">f4", ">f8", "O", "U3", "M8[s]", "f4,f4"]
+F16 = ones(2, 4, 7, 8, dtype="f2")
+ODD_DTYPES = ["?", "i1", "u8", "i4", "c8", "c16", ">f4", ">f8", "O", "U3", "M8[s]", "f4,f4"]
+ODD_DTYPES += [">f2", "g", ml_dtypes.float8_e5m2, ml_dtypes.int4, "V2"]
+NOT_OF_LAYERS = ["f2", BFLOAT16]  # attention takes them
 X = ones(3, 8)
 ATTENTION = [
     (lambda: attention(q=(8,)), ValueError, "query", "(8,)", "(..., heads, length, head_dim)"),
@@ -103,7 +108,88 @@ ATTENTION = [
     (lambda: hw.attention(X, X, X, out=X), ValueError, "out shares memory with an input"),
     (lambda: hw.attention(X, X, X.copy(), out=X[::-1]), ValueError, "out shares memory"),
     (lambda: hw.attention(*(3 * [(b := ones(5, 8))[:3]]), out=b[2:]), ValueError, "shares memory"),
+    (lambda: attention(attn_mask=ones(6, 8)), ValueError, "attn_mask has shape (6, 8)",
+     "(2, 4, 6, 7)"),
+    (lambda: attention(attn_mask=ones(2, 6, 7)), ValueError, "attn_mask has shape (2, 6, 7)"),
+    (lambda: attention(attn_mask=ones(1, 2, 4, 6, 7)), ValueError, "attn_mask has shape"),
+    (lambda: attention(attn_mask=ones(0)), ValueError, "attn_mask has shape (0,)"),
+    (lambda: attention(attn_mask=ones(6, 7, dtype=F64)), TypeError, "attn_mask has dtype float64",
+     "bool", "float32"),
+    (lambda: attention(attn_mask=ones(6, 7, dtype="f2")), TypeError, "attn_mask has dtype float16"),
+    (lambda: attention(attn_mask=ones(6, 7, dtype="i4")), TypeError, "attn_mask has dtype int32"),
+    (lambda: attention(attn_mask=ones(6, 7, dtype="u1")), TypeError, "attn_mask has dtype uint8"),
+    (lambda: attention(attn_mask=ones(6, 7, dtype="O")), TypeError, "attn_mask has dtype object"),
+    (lambda: attention(attn_mask=ones(6, 7, dtype=">f4")), TypeError, "attn_mask has dtype >f4"),
+    (lambda: attention(attn_mask=1), TypeError, "attn_mask has dtype int64"),
+    (lambda: attention(attn_mask="causal"), TypeError, "attn_mask has dtype"),
+    (lambda: hw.attention(X, X, X, attn_mask=ones(1, 3, 3), out=X[:]), ValueError, "out"),
+    (lambda: hw.attention(X, X, X, attn_mask=ones(4, 3, 3)), ValueError,
+     "attn_mask has shape (4, 3, 3)"),
+    (lambda: hw.attention(X, X, X, attn_mask=(o := ones(3, 8))[:, :3], out=o), ValueError,
+     "out shares memory with an input"),
+    (lambda: attention(window=(-1, 0)), ValueError, "window", "-1"),
+    (lambda: attention(window=(None, -3)), ValueError, "window", "-3"),
+    (lambda: attention(window=(1, 2, 3)), ValueError, "window is (1, 2, 3)"),
+    (lambda: attention(window=(1,)), ValueError, "window is (1,)"),
+    (lambda: attention(window=5), (TypeError, ValueError), "window is 5"),
+    (lambda: attention(window=None), (TypeError, ValueError), "window is None"),
+    (lambda: attention(window=(1.0, 2)), TypeError, "window", "1.0"),
+    (lambda: attention(window=("1", 2)), TypeError, "window", "'1'"),
+    (lambda: attention(softcap=0), ValueError, "softcap is 0"),
+    (lambda: attention(softcap=-1.5), ValueError, "softcap is -1.5"),
+    (lambda: attention(softcap=float("inf")), ValueError, "softcap is inf"),
+    (lambda: attention(softcap=float("nan")), ValueError, "softcap is nan"),
+    (lambda: attention(softcap=10**400), ValueError, "softcap"),
+    (lambda: attention(softcap="30"), TypeError, "softcap is '30'", "real number"),
+    (lambda: attention(softcap=ones(4)), TypeError, "softcap"),
+    (lambda: attention(alibi_slopes=ones(3)), ValueError, "alibi_slopes has shape (3,)", "(4,)"),
+    (lambda: attention(alibi_slopes=ones(3, 4)), ValueError, "alibi_slopes has shape (3, 4)",
+     "(2, 4)"),
+    (lambda: attention(alibi_slopes=ones(2, 1)), ValueError, "alibi_slopes has shape (2, 1)"),
+    (lambda: attention(alibi_slopes=F32(1)), ValueError, "alibi_slopes has shape ()"),
+    (lambda: attention(alibi_slopes=np.ones(4, "c8")), TypeError, "alibi_slopes has dtype complex"),
+    (lambda: attention(alibi_slopes="abcd"), TypeError, "alibi_slopes has dtype"),
+    (lambda: attention(alibi_slopes=[1, 2, 3, np.nan]), ValueError, "alibi_slopes"),
+    (lambda: attention(alibi_slopes=[1, 2, 3, np.inf]), ValueError, "alibi_slopes"),
+    (lambda: attention(sinks=ones(3)), ValueError, "sinks has shape (3,)", "(4,)"),
+    (lambda: attention(sinks=ones(2, 3)), ValueError, "sinks has shape (2, 3)"),
+    (lambda: attention(sinks=F32(1)), ValueError, "sinks has shape ()"),
+    (lambda: attention(sinks=np.ones(4, "c8")), TypeError, "sinks has dtype complex64"),
+    (lambda: attention(sinks="abcd"), TypeError, "sinks has dtype"),
+    (lambda: attention(F16, k=ones(2, 4, 7, 8, dtype="f2")), TypeError, "value has dtype float32",
+     "query has float16"),
+    (lambda: attention(F16, F16, ones(2, 4, 7, 8, dtype=BFLOAT16)), TypeError,
+     "value has dtype bfloat16", "query has float16"),
+    (lambda: attention(F16, F16, F16, out=ones(2, 4, 7, 8)), TypeError, "out has dtype float32"),
+    (lambda: attention(F16, F16, F16, attn_mask=ones(7, 7, dtype=BFLOAT16)), TypeError,
+     "attn_mask has dtype bfloat16", "float16"),
+    (lambda: attention(F16, F16, F16, attn_mask=ones(7, 7, dtype=F64)), TypeError,
+     "attn_mask has dtype float64"),
+    (lambda: hw.attention(X, X), (TypeError, ValueError), "value"),
     (lambda: hw.attention_weights(ones(3, 8), ones(3, 7)), ValueError, "key has head_dim 7"),
+    (lambda: hw.attention_weights(X, X, heads=1), ValueError, "heads", "1"),
+    (lambda: hw.attention_weights(X, X, heads=[0, 5]), ValueError, "heads", "5"),
+    (lambda: hw.attention_weights(X, X, heads=0.0), TypeError, "heads"),
+    (lambda: hw.attention_weights(X, X, rows=3), ValueError, "rows", "3"),
+    (lambda: hw.attention_weights(X, X, rows=[0, -4]), ValueError, "rows", "-4"),
+    (lambda: hw.attention_weights(X, X, rows=[True, False, True]), TypeError, "rows"),
+    (lambda: hw.attention_weights(X, X, rows=[0.5]), TypeError, "rows"),
+    (lambda: hw.attention_weights(X, X, rows=[[0]]), (TypeError, ValueError), "rows"),
+    (lambda: hw.attention_weights(X, X, rows="all"), TypeError, "rows"),
+    (lambda: hw.attention_weights(X, X, attn_mask=ones(8)), ValueError, "attn_mask has shape (8,)"),
+    (lambda: hw.attention_weights(X, X, softcap=-1), ValueError, "softcap is -1"),
+    (lambda: hw.attention_weights(X, X, window=(-1, 1)), ValueError, "window", "-1"),
+    (lambda: hw.attention_weights(X, X, sinks=ones(2)), ValueError, "sinks has shape (2,)"),
+    (lambda: hw.merge_attention([], []), ValueError, "outs"),
+    (lambda: hw.merge_attention([X], []), ValueError, "1", "0"),
+    (lambda: hw.merge_attention([X, X], [X[:, 0]]), ValueError, "2", "1"),
+    (lambda: hw.merge_attention([X, X[:2]], [X[:, 0], X[:2, 0]]), ValueError, "outs[1]", "(2, 8)"),
+    (lambda: hw.merge_attention([X], [X]), ValueError, "lses[0]", "(3, 8)", "(3,)"),
+    (lambda: hw.merge_attention([X, X.astype(F64)], 2 * [X[:, 0]]), TypeError,
+     "outs[1] has dtype float64"),
+    (lambda: hw.merge_attention([X], [X[:, 0].astype(F64)]), TypeError, "lses[0] has dtype float64",
+     "float32"),
+    (lambda: hw.merge_attention([X.astype(int)], [X[:, 0]]), TypeError, "outs[0] has dtype int64"),
     (lambda: hw.attention_weights(ones(3, 8), ones(3, 8, dtype=F64)), TypeError, "key has dtype"),
     (lambda: hw.attention_weights(X, X, scale=float("inf")), ValueError, "scale is inf"),
     (lambda: hw.attention_weights(X, X, key_lengths=4), ValueError, "key_lengths goes from 4 to 4"),
@@ -134,6 +220,13 @@ VARLEN = [
     (lambda: varlen(cu_k=[0, 5, 9]), ValueError, "cu_seqlens_k", "to 9"),
     (lambda: varlen(query_offset=[1]), ValueError, "query_offset has shape (1,)", "(2,)"),
     (lambda: varlen(scale=float("nan")), ValueError, "scale is nan"),
+    (lambda: varlen(window=(-1, 0)), ValueError, "window", "-1"),
+    (lambda: varlen(softcap=0.0), ValueError, "softcap is 0.0"),
+    (lambda: varlen(alibi_slopes=ones(2)), ValueError, "alibi_slopes has shape (2,)", "(4,)"),
+    (lambda: varlen(alibi_slopes=ones(3, 4)), ValueError, "alibi_slopes has shape (3, 4)"),
+    (lambda: varlen(sinks=ones(2)), ValueError, "sinks has shape (2,)", "(4,)"),
+    (lambda: varlen(v=ones(10, 2, 5, dtype="f2")), TypeError, "value has dtype float16"),
+    (lambda: varlen(attn_mask=ones(10, 10)), TypeError, "attn_mask"),
     (lambda: varlen(out=ones(10, 4, 8)), ValueError, "out has shape (10, 4, 8)", "(10, 4, 5)"),
 ]  # fmt: skip
 LINEAR = hw.Linear(ones(5, 8))
@@ -299,23 +392,31 @@ def test_message(row):
     assert (hw.active_isa(), hw.get_num_threads()) == state
 
 
-@pytest.mark.parametrize("dtype", ODD_DTYPES)
+OF_ATTENTION = [
+    ("query", lambda x: hw.attention(x, x, x)),
+    ("value", lambda x: hw.attention(X, X, x)),
+    ("key", lambda x: hw.attention_weights(X, x)),
+    ("query", lambda x: hw.attention_varlen(x[None], x[None], x[None], [0, 1])),
+    ("out", lambda x: hw.attention(X, X, X, out=x)),
+    ("outs[0]", lambda x: hw.merge_attention([x], [X[:, 0]])),
+]
+OF_LAYERS = [
+    ("weight", hw.Linear),
+    ("x", LINEAR),
+    ("residual", lambda x: LINEAR(X, residual=x[:, :5])),
+    ("x", hw.softmax),
+    ("x", hw.layer_norm),
+    ("weight", lambda x: hw.layer_norm(X, x[0])),
+    ("tables[0]", lambda x: embed([x], [[0]])),
+    ("hidden", lambda x: pool(x, [0, 3])),
+]
+
+
 @pytest.mark.parametrize(
-    ("name", "call"),
+    ("name", "call", "dtype"),
     [
-        ("query", lambda x: hw.attention(x, x, x)),
-        ("value", lambda x: hw.attention(X, X, x)),
-        ("key", lambda x: hw.attention_weights(X, x)),
-        ("query", lambda x: hw.attention_varlen(x[None], x[None], x[None], [0, 1])),
-        ("weight", hw.Linear),
-        ("x", LINEAR),
-        ("residual", lambda x: LINEAR(X, residual=x[:, :5])),
-        ("x", hw.softmax),
-        ("x", hw.layer_norm),
-        ("weight", lambda x: hw.layer_norm(X, x[0])),
-        ("tables[0]", lambda x: embed([x], [[0]])),
-        ("hidden", lambda x: pool(x, [0, 3])),
-        ("out", lambda x: hw.attention(X, X, X, out=x)),
+        *((*row, dtype) for row in OF_ATTENTION + OF_LAYERS for dtype in ODD_DTYPES),
+        *((*row, dtype) for row in OF_LAYERS for dtype in NOT_OF_LAYERS),
     ],
 )
 def test_dtypes_that_are_not_taken(name, call, dtype):

@@ -26,16 +26,23 @@ typedef enum hw_status {
   HW_OUT_OF_MEMORY = 2,      /* the workspace of a thread could not be allocated */
   HW_UNSUPPORTED_ISA = 3,    /* unknown, not built in, or not on this CPU */
   HW_INDEX_OUT_OF_RANGE = 4, /* hw_embed: an index outside its table */
+  HW_INTERRUPTED = 5,        /* the check of hw_set_interrupt_check said so; outputs are part written */
 } hw_status;
 
 /* A sentence for a status; a static string. */
 const char* hw_status_message(hw_status status);
 
-typedef enum hw_dtype { HW_FLOAT32 = 0, HW_FLOAT64 = 1 } hw_dtype;
+typedef enum hw_dtype {
+  HW_FLOAT32 = 0,
+  HW_FLOAT64 = 1,
+  HW_FLOAT16 = 2,  /* attention alone */
+  HW_BFLOAT16 = 3, /* attention alone */
+  HW_BOOL = 4,     /* masks alone; one byte, 0 or not */
+} hw_dtype;
 
 /* ---- instruction sets and threads ------------------------------------------------------------ */
 
-/* The ISA in use: "avx512", "avx2" or "scalar". On first use it is the best the CPU and operating
+/* The ISA in use: "avx512_bf16", "avx512", "avx2" or "scalar". On first use it is the best the CPU and operating
  * system support, or the one the environment variable HEADWISE_ISA names. NULL if that variable
  * names one that cannot run here; every kernel then returns HW_UNSUPPORTED_ISA. */
 const char* hw_active_isa(void);
@@ -51,6 +58,10 @@ hw_status hw_set_isa(const char* name);
 int hw_get_num_threads(void);
 hw_status hw_set_num_threads(int num_threads);
 
+/* Called about every 20 ms on the thread that called a kernel, between tasks; if it returns anything but 0
+ * the kernel gives up and returns HW_INTERRUPTED. NULL for none. */
+void hw_set_interrupt_check(int (*check)(void));
+
 /* ---- attention ------------------------------------------------------------------------------- */
 
 /* Strides of a (batch, head, row) array. */
@@ -65,30 +76,51 @@ typedef struct hw_strides {
  * query rows [query_starts[b], query_starts[b + 1]) and likewise the keys; the batch strides and the
  * two lengths are ignored.
  *
- * Query i attends key j if j < the sequence's number of keys and, when causal, j <= i + offset. A query
- * that attends nothing gives zeros and lse -inf; what an unattended key or value holds never matters.
+ * With p = i + query_offset, the score of query i and key j is, in this order,
+ *   s = scale * (q_i . k_j)
+ *   s = softcap * tanh(s / softcap)     if softcap > 0
+ *   s = s - alibi_slope * |p - j|       if there are slopes
+ *   s = s + attn_mask[i, j]             if the mask is of floats
+ * and key j is attended if j < the sequence's number of keys, p - window_left < j < p + window_right (both
+ * bounds exclusive), and the mask is neither 0 (HW_BOOL) nor -inf. A causal mask is window_right = 1. A query that attends
+ * nothing gives zeros, and lse -inf or its head's sink; what an unattended key or value holds never matters.
+ *
+ * Sums and softmax are in float32, or float64 for HW_FLOAT64: "real" below.
  */
 typedef struct hw_attention_params {
-  hw_dtype dtype;
+  hw_dtype dtype; /* of query, key, value and out */
   int64_t batch, num_heads, num_kv_heads; /* num_heads is a multiple of num_kv_heads */
   int64_t head_dim, value_dim;            /* 1 .. HEADWISE_MAX_HEAD_DIM */
   int64_t query_length, key_length;
   const void *query, *key, *value;
   void* out; /* (batch, num_heads, query_length, value_dim) */
-  void* lse; /* optional: natural log of sum exp, element (b, h, i) */
+  void* lse; /* optional, real: natural log of sum exp, element (b, h, i) */
   hw_strides query_strides, key_strides, value_strides, out_strides, lse_strides;
   const int64_t *query_starts, *key_starts; /* optional, both or none: packed sequences */
   const int64_t* key_lengths;               /* optional (batch): keys from here on are not read */
-  const int64_t* query_offsets; /* optional (batch): key position of each sequence's first query */
+  const int64_t* query_offsets; /* optional (batch): key position of each sequence's first query; else 0 */
+  int64_t window_left, window_right; /* 0: no bound */
   double scale;
-  int causal;
+  double softcap; /* 0: none */
+  const void* attn_mask; /* optional (batch, num_heads, query_length, key_length); any strides, 0 too */
+  hw_dtype mask_dtype; /* HW_BOOL, dtype, or for 16-bit dtypes HW_FLOAT32 */
+  const int64_t* mask_starts; /* (batch): where each sequence's mask begins, in elements */
+  hw_strides mask_strides;    /* of head and row */
+  int64_t mask_column_stride;
+  const double* alibi_slopes;  /* optional (batch, num_heads), or (num_heads) with batch stride 0 */
+  int64_t alibi_batch_stride;
+  const double* sinks; /* optional (num_heads): an extra logit in the denominator and in lse */
 } hw_attention_params;
 
 hw_status hw_attention(const hw_attention_params* params);
 
 /* The softmax probabilities themselves: out is (batch, num_heads, query_length, key_length) with
- * out_strides; value, value_dim and lse are ignored. Keys past key_lengths get 0. */
+ * out_strides; value, value_dim and lse are ignored. Unattended keys get 0. */
 hw_status hw_attention_weights(const hw_attention_params* params);
+
+/* Their sums over the queries: out is real, (batch, num_heads, key_length), with the batch and head of
+ * out_strides. The probabilities are never held. */
+hw_status hw_attention_column_sums(const hw_attention_params* params);
 
 /* ---- linear layers --------------------------------------------------------------------------- */
 

@@ -1,88 +1,189 @@
 // Attention over a batch: tiles of every sequence and head dealt to the threads.
 #pragma once
+#include <stdlib.h>
+
 #include "../parallel.h"
 #include "attention_tile.h"
 
 namespace {
 
-// The problem of sequence b and key/value head g.
-template <class T>
-HeadProblem<T> head_problem(const hw_attention_params& a, i64 b, i64 g) {
-  const bool packed = a.query_starts != nullptr;
-  const i64 group = a.num_heads / a.num_kv_heads;
-  const i64 q_row = packed ? a.query_starts[b] : 0, k_row = packed ? a.key_starts[b] : 0;
-  const auto at = [&](const void* base, const hw_strides& s, i64 head, i64 row) {
-    return static_cast<const T*>(base) + (packed ? row * s.row : b * s.batch) + head * s.head;
-  };
-  HeadProblem<T> p{};
-  p.query = at(a.query, a.query_strides, g * group, q_row);
-  p.key = at(a.key, a.key_strides, g, k_row);
-  p.value = at(a.value, a.value_strides, g, k_row);
-  p.out = const_cast<T*>(at(a.out, a.out_strides, g * group, q_row));
-  if (a.lse) p.lse = const_cast<T*>(at(a.lse, a.lse_strides, g * group, q_row));
-  p.query_strides = a.query_strides;
-  p.out_strides = a.out_strides;
-  p.lse_strides = a.lse_strides;
-  p.key_row = a.key_strides.row;
-  p.value_row = a.value_strides.row;
-  p.queries = packed ? a.query_starts[b + 1] - q_row : a.query_length;
-  p.keys = packed ? a.key_starts[b + 1] - k_row : a.key_length;
-  p.readable_keys = a.key_lengths ? min_of(p.keys, a.key_lengths[b]) : p.keys;
-  p.group = group;
-  p.head_dim = a.head_dim;
-  p.value_dim = a.value_dim;
-  p.scale = T(a.scale * kLog2E<double>);
-  p.causal = a.causal != 0;
-  // Past these bounds no query, or every query, attends all keys; clamped, sums cannot overflow.
-  if (a.query_offsets) p.offset = max_of(-p.queries, min_of(a.query_offsets[b], p.keys));
-  return p;
-}
-
-// run(tile) for all tiles of all heads of all sequences.
-template <class T, class Run>
-hw_status for_each_tile(const hw_attention_params& a, Run&& run) {
-  const i64 group = a.num_heads / a.num_kv_heads;
-  const auto tiles_of = [&](i64 b) {
-    const i64 queries = a.query_starts ? a.query_starts[b + 1] - a.query_starts[b] : a.query_length;
-    return ceil_div(queries * group, kTileRows<T>);
-  };
-  i64 tasks = 0;
-  double flops = 0;
-  for (i64 b = 0; b < a.batch; ++b) {
-    const i64 keys = a.key_starts ? a.key_starts[b + 1] - a.key_starts[b] : a.key_length;
-    tasks += tiles_of(b) * a.num_kv_heads;
-    flops += 2.0 * double(tiles_of(b) * kTileRows<T> * a.num_kv_heads) * double(keys) *
-             double(a.head_dim + a.value_dim);
+// The tiles of all key/value heads of all sequences, numbered; Rows rows each.
+template <i64 Rows>
+class TileGrid {
+ public:
+  explicit TileGrid(const hw_attention_params& a) : a_(a) {
+    for (i64 b = 0; b < a.batch; ++b) {
+      const i64 keys = a.key_starts ? a.key_starts[b + 1] - a.key_starts[b] : a.key_length;
+      tiles_ += tiles_of(b) * a.num_kv_heads;
+      most_keys_ = max_of(most_keys_, keys);
+      flops_ += 2.0 * double(tiles_of(b) * Rows * a.num_kv_heads) * double(keys) *
+                double(a.head_dim + a.value_dim);
+    }
   }
-  bool out_of_memory = false;
-  parallel_for(threads_for(flops, tasks), tasks, [&](TaskCounter& counter) {
-    void* workspace = headwise::thread_workspace(TileMemory<T>::bytes(a.head_dim, a.value_dim));
-    if (!workspace) {
-      __atomic_store_n(&out_of_memory, true, __ATOMIC_RELAXED);
-      return;
-    }
-    const TileMemory<T> memory(workspace, a.head_dim, a.value_dim);
-    i64 b = 0, first_task = 0;  // tasks only ascend: each thread walks the sequences once
-    for (i64 task; (task = counter.next()) >= 0;) {
-      while (task >= first_task + tiles_of(b) * a.num_kv_heads) first_task += tiles_of(b++) * a.num_kv_heads;
-      const i64 head = (task - first_task) / tiles_of(b), tile = (task - first_task) % tiles_of(b);
-      const HeadProblem<T> problem = head_problem<T>(a, b, head);
+
+  i64 tiles() const { return tiles_; }
+  i64 most_keys() const { return most_keys_; }
+  double flops() const { return flops_; }
+
+  struct Place {
+    i64 sequence, head, first_row;
+  };
+
+  // Finds tiles whose numbers ascend: walks the sequences once.
+  class Walk {
+   public:
+    explicit Walk(const TileGrid& grid) : grid_(grid) {}
+    Place at(i64 tile) {
+      i64 here;
+      while (tile >= first_ + (here = grid_.tiles_of(b_)) * grid_.a_.num_kv_heads)
+        first_ += here * grid_.a_.num_kv_heads, ++b_;
       // Under a causal mask the last queries attend most keys: the long tiles first.
-      AttentionTile<T> attention(problem, (tiles_of(b) - 1 - tile) * kTileRows<T>, memory);
-      run(attention);
+      return {b_, (tile - first_) / here, (here - 1 - (tile - first_) % here) * Rows};
     }
+
+   private:
+    const TileGrid& grid_;
+    i64 b_ = 0, first_ = 0;
+  };
+
+ private:
+  i64 tiles_of(i64 b) const {
+    const i64 queries = a_.query_starts ? a_.query_starts[b + 1] - a_.query_starts[b] : a_.query_length;
+    return ceil_div(queries * (a_.num_heads / a_.num_kv_heads), Rows);
+  }
+
+  const hw_attention_params& a_;
+  i64 tiles_ = 0, most_keys_ = 0;
+  double flops_ = 0;
+};
+
+// f(memory, task) for every task, memory being the thread's TileMemory<Products>.
+template <class Products, class F>
+hw_status for_each_task(const hw_attention_params& a, int threads, i64 tasks, F&& f) {
+  Arena needed;
+  TileMemory<Products>(a, needed);
+  return parallel_for(threads, tasks, [&](TaskCounter& counter) {
+    void* workspace = headwise::thread_workspace(needed.used());
+    if (!workspace) return counter.stop(HW_OUT_OF_MEMORY);
+    Arena arena(workspace);
+    TileMemory<Products> memory(a, arena);
+    f(counter, memory);
   });
-  return out_of_memory ? HW_OUT_OF_MEMORY : HW_OK;
 }
 
-template <class T>
+// run(tile, counter) for all tiles.
+template <class Products, class Run>
+hw_status for_each_tile(const hw_attention_params& a, Run&& run) {
+  using T = typename Products::Real;
+  const TileGrid<kTileRows<T>> grid(a);
+  return for_each_task<Products>(
+      a, threads_for(grid.flops(), grid.tiles()), grid.tiles(), [&](TaskCounter& counter, auto& memory) {
+        typename TileGrid<kTileRows<T>>::Walk walk(grid);
+        for (i64 task; (task = counter.next()) >= 0;) {
+          const auto [b, head, first_row] = walk.at(task);
+          const HeadProblem<T> problem = head_problem<T>(a, b, head);
+          AttentionTile<Products> tile(problem, first_row, memory);
+          run(problem, tile, counter);
+        }
+      });
+}
+
+// For few tiles of many keys: the splits of a tile are dealt out, in waves, and merged in order.
+template <class Products>
+hw_status attention_by_splits(const hw_attention_params& a, int threads) {
+  using T = typename Products::Real;
+  const TileGrid<kTileRows<T>> grid(a);
+  Arena counted;
+  SoftmaxState<T>(a.value_dim, counted);
+  constexpr i64 kBytesPerThread = 1 << 20;  // for the states of a wave; beside the tile's own memory
+  const i64 splits = ceil_div(grid.most_keys(), kSplit), state_bytes = i64(counted.used());
+  const i64 fit = threads * kBytesPerThread / (state_bytes * grid.tiles());
+  const i64 wave = clamp(fit - 1, 1, splits);
+  void* memory = aligned_alloc(64, size_t(state_bytes * grid.tiles() * (wave + 1)));
+  if (!memory) return HW_OUT_OF_MEMORY;
+  const auto state = [&](i64 tile, i64 i) {  // i < wave: a part; i = wave: the total
+    Arena arena(static_cast<char*>(memory) + (tile * (wave + 1) + i) * state_bytes);
+    return SoftmaxState<T>(a.value_dim, arena);
+  };
+  // f(tile, its number, task) for `each` tasks a tile.
+  const auto for_each = [&](i64 each, auto&& f) {
+    return for_each_task<Products>(a, threads, grid.tiles() * each, [&](TaskCounter& counter, auto& tile_memory) {
+      typename TileGrid<kTileRows<T>>::Walk walk(grid);
+      for (i64 task; (task = counter.next()) >= 0;) {
+        const auto [b, head, first_row] = walk.at(task / each);
+        const HeadProblem<T> problem = head_problem<T>(a, b, head);
+        AttentionTile<Products> tile(problem, first_row, tile_memory);
+        f(tile, task / each, task % each);
+      }
+    });
+  };
+  hw_status status = HW_OK;
+  for (i64 first = 0; first < splits && status == HW_OK; first += wave) {
+    const i64 count = min_of(wave, splits - first);
+    status = for_each(count, [&](auto& tile, i64 number, i64 i) {
+      tile.pack_queries();
+      tile.attend_split(first + i, state(number, i));
+    });
+    if (status != HW_OK) break;
+    status = for_each(1, [&](auto& tile, i64 number, i64) {
+      const SoftmaxState<T> total = state(number, wave);
+      if (first == 0) tile.reset_to_sinks(total);
+      for (i64 i = 0; i < count; ++i) tile.merge(total, state(number, i));
+      if (first + count == splits) tile.write_out(total);
+    });
+  }
+  free(memory);
+  return status;
+}
+
+template <class Products>
 hw_status attention(const hw_attention_params& a) {
-  return for_each_tile<T>(a, [](AttentionTile<T>& tile) { tile.attend(); });
+  using T = typename Products::Real;
+  const TileGrid<kTileRows<T>> grid(a);
+  const i64 splits = ceil_div(grid.most_keys(), kSplit);
+  const int threads = threads_for(grid.flops(), grid.tiles() * splits);
+  if (threads > 1 && splits > 1 && grid.tiles() < 4 * i64(threads)) return attention_by_splits<Products>(a, threads);
+  return for_each_tile<Products>(a, [](auto&, auto& tile, TaskCounter& counter) {
+    tile.attend([&] { return counter.stopped(); });
+  });
 }
 
 template <class T>
 hw_status attention_weights(const hw_attention_params& a) {
-  return for_each_tile<T>(a, [](AttentionTile<T>& tile) { tile.write_probabilities(); });
+  return for_each_tile<NativeProducts<T>>(a, [](const HeadProblem<T>& problem, auto& tile, TaskCounter&) {
+    with_element<T>(problem.dtype, [&](auto element) {
+      tile.probabilities([&](i64 row, i64 begin, i64 count, Vec<T> p) {
+        auto* out = reinterpret_cast<decltype(element)*>(problem.out_of(row));
+        p.store(out + begin, Vec<T>::first_lanes(count));
+      });
+    });
+  });
+}
+
+// One task a key/value head, as its tiles add to the same sums: in order, or bits would change.
+template <class T>
+hw_status attention_column_sums(const hw_attention_params& a) {
+  const TileGrid<kTileRows<T>> grid(a);
+  const i64 tasks = a.batch * a.num_kv_heads, group = a.num_heads / a.num_kv_heads;
+  return for_each_task<NativeProducts<T>>(
+      a, threads_for(grid.flops(), tasks), tasks, [&](TaskCounter& counter, auto& memory) {
+        for (i64 task; (task = counter.next()) >= 0;) {
+          const i64 b = task / a.num_kv_heads, head = task % a.num_kv_heads;
+          const HeadProblem<T> problem = head_problem<T>(a, b, head);
+          const auto sums_of = [&](i64 h) {
+            return static_cast<T*>(a.out) + b * a.out_strides.batch + (head * group + h) * a.out_strides.head;
+          };
+          for (i64 h = 0; h < group; ++h)
+            for (i64 j = 0; j < a.key_length; ++j) sums_of(h)[j] = T(0);
+          for (i64 first = 0; first < problem.rows() && !counter.stopped(); first += kTileRows<T>)
+            AttentionTile<NativeProducts<T>>(problem, first, memory)
+                .probabilities([&](i64 row, i64 begin, i64 count, Vec<T> p) {
+                  T* sum = sums_of(row % group) + begin;
+                  const auto inside = Vec<T>::first_lanes(count);
+                  (Vec<T>::load(sum, inside) + p).store(sum, inside);
+                });
+        }
+      });
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ inline hw_status embed(const hw_embed_params& a) {
   for (i64 t = 0; t < a.num_tables; ++t)
     for (i64 m = 0; m < a.rows; ++m)
       if (uint64_t(a.indices[t][m]) >= uint64_t(a.table_rows[t])) return HW_INDEX_OUT_OF_RANGE;
-  for_each_row(a.rows, a.columns, double(a.num_tables), [&](i64 m) {
+  return for_each_row(a.rows, a.columns, double(a.num_tables), [&](i64 m) {
     for (i64 i = 0; i < a.columns; i += V::kLanes) {
       const auto inside = V::first_lanes(a.columns - i);
       V sum = V::zero();
@@ -20,7 +20,6 @@ inline hw_status embed(const hw_embed_params& a) {
       sum.store(a.out + m * a.columns + i, inside);
     }
   });
-  return HW_OK;
 }
 
 inline void pool_sequence(const hw_pool_params& a, i64 b) {
@@ -53,10 +52,10 @@ inline void pool_sequence(const hw_pool_params& a, i64 b) {
   }
 }
 
-inline void pool(const hw_pool_params& a) {
+inline hw_status pool(const hw_pool_params& a) {
   const i64 tokens = a.starts[a.batch] - a.starts[0];
   const int threads = threads_for(double(tokens) * double(a.columns), a.batch);
-  parallel_for(threads, a.batch, [&](TaskCounter& counter) {
+  return parallel_for(threads, a.batch, [&](TaskCounter& counter) {
     for (i64 b; (b = counter.next()) >= 0;) pool_sequence(a, b);
   });
 }

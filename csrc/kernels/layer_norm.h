@@ -51,8 +51,8 @@ void layer_norm_row(const hw_layer_norm_params& a, i64 m) {
 }
 
 template <class T>
-void layer_norm(const hw_layer_norm_params& a) {
-  for_each_row(a.rows, a.columns, 8.0, [&](i64 m) { layer_norm_row<T>(a, m); });
+hw_status layer_norm(const hw_layer_norm_params& a) {
+  return for_each_row(a.rows, a.columns, 8.0, [&](i64 m) { layer_norm_row<T>(a, m); });
 }
 
 }  // namespace

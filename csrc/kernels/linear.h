@@ -41,7 +41,7 @@ void linear_panel(const hw_linear_params& a, i64 begin, i64 end, i64 panel) {
   const T* input = static_cast<const T*>(a.input);
   const T* bias = static_cast<const T*>(a.bias);
   const T* residual = static_cast<const T*>(a.residual);
-  const Factor<T> rows{input + begin * a.input_stride, a.input_stride, 1};
+  const Factor<T> rows(input + begin * a.input_stride, a.input_stride * i64(sizeof(T)), 1);
   for (i64 column = 0; column < kPanelLanes<T>; column += kMaxTileVectors * V::kLanes) {
     const i64 first = panel * kPanelLanes<T> + column;
     multiply_rows<kMaxTileVectors, false>(
@@ -70,14 +70,14 @@ i64 rows_per_block(i64 in_features) {
 }
 
 template <class Activation, class T>
-void linear(const hw_linear_params& a) {
+hw_status linear(const hw_linear_params& a) {
   const i64 panels = ceil_div(a.out_features, kPanelLanes<T>);
   const i64 block = rows_per_block<T>(a.in_features), blocks = ceil_div(a.rows, block);
   const double flops = 2.0 * double(a.rows) * double(a.out_features) * double(a.in_features);
   const int threads = threads_for(flops, panels * blocks);
   // With few blocks of rows the panels are dealt out too, in groups.
   const i64 groups = min_of(panels, ceil_div(i64(4) * threads, blocks));
-  parallel_for(threads, blocks * groups, [&](TaskCounter& counter) {
+  return parallel_for(threads, blocks * groups, [&](TaskCounter& counter) {
     for (i64 task; (task = counter.next()) >= 0;) {
       const i64 begin = task / groups * block, group = task % groups;
       for (i64 p = panels * group / groups; p < panels * (group + 1) / groups; ++p)
@@ -87,8 +87,8 @@ void linear(const hw_linear_params& a) {
 }
 
 template <class T>
-void linear(const hw_linear_params& a) {
-  if (a.rows == 0 || a.out_features == 0) return;
+hw_status linear(const hw_linear_params& a) {
+  if (a.rows == 0 || a.out_features == 0) return HW_OK;
   switch (a.activation) {
     case HW_IDENTITY:
       return linear<Identity, T>(a);
@@ -97,6 +97,7 @@ void linear(const hw_linear_params& a) {
     case HW_GELU:
       return linear<Gelu, T>(a);
   }
+  return HW_INVALID_ARGUMENT;
 }
 
 }  // namespace

@@ -40,8 +40,8 @@ void softmax_row(const T* x, T* out, i64 n) {
 }
 
 template <class T>
-void softmax(const hw_softmax_params& a) {
-  for_each_row(a.rows, a.columns, 16.0, [&](i64 m) {
+hw_status softmax(const hw_softmax_params& a) {
+  return for_each_row(a.rows, a.columns, 16.0, [&](i64 m) {
     softmax_row(static_cast<const T*>(a.input) + m * a.input_stride,
                 static_cast<T*>(a.out) + m * a.out_stride, a.columns);
   });

@@ -4,11 +4,21 @@
 
 namespace {
 
-// The left factor: element (row r, step k) is at data[r * row + k * step].
-template <class T>
-struct Factor {
-  const T* data;
-  i64 row, step;
+// The left factor: element (row r, step k) is E number k * step of row r. An element is a number, or a pair
+// of them that one instruction multiplies and adds up; Vec<E>::Sum is what sums are kept in.
+template <class E>
+class Factor {
+ public:
+  Factor(const E* data, i64 row_bytes, i64 step)
+      : data_(reinterpret_cast<const char*>(data)), row_bytes_(row_bytes), step_(step) {}
+
+  const E* row(i64 r) const { return reinterpret_cast<const E*>(data_ + r * row_bytes_); }
+  E at(i64 r, i64 k) const { return row(r)[k * step_]; }
+  Factor from(i64 r) const { return {row(r), row_bytes_, step_}; }
+
+ private:
+  const char* data_;
+  i64 row_bytes_, step_;
 };
 
 // Products summed in one chain. A longer sum adds up such chains, in order: one chain of 1536 would round
@@ -18,10 +28,11 @@ constexpr i64 kChain = 192;
 // C = A B for Rows rows of A and Columns vectors of B, k ascending: each element of C is a chain of fused
 // multiply-adds (or several, added up), whatever the tile's height. Row k of B is at b[k * b_step]; with
 // Tail, its last vector is read under `tail`. Then finish(C).
-template <int Rows, int Columns, bool Tail, class T, class Finish>
-HEADWISE_INLINE void multiply_tile(Factor<T> a, const T* b, i64 b_step, i64 depth, typename Vec<T>::Mask tail,
+template <int Rows, int Columns, bool Tail, class E, class Finish>
+HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 depth, typename Vec<E>::Mask tail,
                                    Finish&& finish) {
-  using V = Vec<T>;
+  using Element = Vec<E>;
+  using V = typename Element::Sum;
   const bool several = depth > kChain;
   V total[Rows][Columns];  // of the chains so far, in memory; a single chain never touches it
   if (several)
@@ -35,14 +46,14 @@ HEADWISE_INLINE void multiply_tile(Factor<T> a, const T* b, i64 b_step, i64 dept
     });
     const i64 end = min_of(depth, begin + kChain);
     for (i64 k = begin; k < end; ++k) {
-      V row[Columns];
+      Element row[Columns];
       unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA {
-        const T* p = b + k * b_step + j * V::kLanes;
-        row[j] = Tail && j == Columns - 1 ? V::load(p, tail) : V::load(p);
+        const E* p = b + k * b_step + j * V::kLanes;
+        row[j] = Tail && j == Columns - 1 ? Element::load(p, tail) : Element::load(p);
       });
       unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-        const V x = V::broadcast(a.data[r * a.row + k * a.step]);
-        unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = V::fma(x, row[j], c[r][j]); });
+        const Element x = Element::broadcast(a.at(r, k));
+        unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = Element::fma(x, row[j], c[r][j]); });
       });
     }
     if (several)
@@ -58,16 +69,16 @@ HEADWISE_INLINE void multiply_tile(Factor<T> a, const T* b, i64 b_step, i64 dept
 
 // All rows of A against Columns vectors of B, in tiles of nearly equal height: a last tile of one or
 // two rows would wait for the latency of its few chains. finish(first row, C) for each tile.
-template <int Columns, bool Tail, class T, class Finish>
-HEADWISE_INLINE void multiply_rows(Factor<T> a, i64 rows, const T* b, i64 b_step, i64 depth,
-                                   typename Vec<T>::Mask tail, Finish&& finish) {
+template <int Columns, bool Tail, class E, class Finish>
+HEADWISE_INLINE void multiply_rows(Factor<E> a, i64 rows, const E* b, i64 b_step, i64 depth,
+                                   typename Vec<E>::Mask tail, Finish&& finish) {
   constexpr int kMaxRows = max_tile_rows(Columns);
   i64 tiles = ceil_div(rows, kMaxRows);
   for (i64 first = 0; first < rows; --tiles) {
     const int height = int(ceil_div(rows - first, tiles));
     with_constant<kMaxRows>(height, [&](auto h) {
       multiply_tile<decltype(h)::value, Columns, Tail>(
-          Factor<T>{a.data + first * a.row, a.row, a.step}, b, b_step, depth, tail,
+          a.from(first), b, b_step, depth, tail,
           [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); });
     });
     first += height;
@@ -76,11 +87,11 @@ HEADWISE_INLINE void multiply_rows(Factor<T> a, i64 rows, const T* b, i64 b_step
 
 // All rows of A against `columns` elements of B's rows, in groups of at most kMaxTileVectors vectors,
 // nearly equal for the same reason. B's rows may end at the last column: what lies past is not read
-// when Tail. finish(first row, first column, C) for each tile, C being Vec<T>[tile rows][tile vectors].
-template <bool Tail, class T, class Finish>
-HEADWISE_INLINE void multiply(Factor<T> a, i64 rows, const T* b, i64 b_step, i64 columns, i64 depth,
+// when Tail. finish(first row, first column, C) for each tile, C being Vec<E>::Sum[tile rows][tile vectors].
+template <bool Tail, class E, class Finish>
+HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64 columns, i64 depth,
                               Finish&& finish) {
-  using V = Vec<T>;
+  using V = typename Vec<E>::Sum;
   const i64 vectors = ceil_div(columns, V::kLanes);
   const auto tail = V::first_lanes(columns - (vectors - 1) * V::kLanes);
   i64 groups = ceil_div(vectors, kMaxTileVectors);
@@ -96,6 +107,53 @@ HEADWISE_INLINE void multiply(Factor<T> a, i64 rows, const T* b, i64 b_step, i64
         multiply_rows<decltype(w)::value, false>(a, rows, b + column, b_step, depth, tail, store);
     });
     first += width;
+  }
+}
+
+// The same chains for a single vector of B's columns, of which R are wanted, with the rows of A as lanes: a
+// vector of rows by a vector of steps is transposed in registers. Faster than broadcasts for small R.
+// finish(row, C) for each row of A, C holding its sums as lanes. A's steps are 1.
+template <int R, class E, class Finish>
+HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 depth, Finish&& finish) {
+  using Element = Vec<E>;
+  using V = typename Element::Sum;
+  constexpr int W = V::kLanes;
+  static_assert(kChain % W == 0);
+  for (i64 first = 0; first < rows; first += W) {
+    const i64 present = min_of(i64(W), rows - first);
+    V total[R], chain[R];
+    unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA { total[r] = chain[r] = V::zero(); });
+    for (i64 k = 0; k < depth; k += W) {
+      const i64 left = depth - k;
+      const auto inside = V::first_lanes(left);
+      Element block[W];
+      unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
+        block[i] = i < present ? Element::load(a.row(first + i) + k, inside) : Element::zero();
+      });
+      Element::transpose(block);
+      unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
+        if (i < left)
+          unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+            chain[r] = Element::fma(Element::broadcast(b[(k + i) * W + r]), block[i], chain[r]);
+          });
+      });
+      if (depth > kChain && ((k + W) % kChain == 0 || left <= W))
+        unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+          total[r] = total[r] + chain[r];
+          chain[r] = V::zero();
+        });
+    }
+    V sums[W];
+    unroll<W>([&](auto r) HEADWISE_INLINE_LAMBDA {
+      if constexpr (r < R)
+        sums[r] = depth > kChain ? total[r] : chain[r];
+      else
+        sums[r] = V::zero();
+    });
+    V::transpose(sums);
+    unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
+      if (i < present) finish(first + i, sums[i]);
+    });
   }
 }
 

@@ -14,6 +14,7 @@ struct Vec<float> {
   static constexpr int kLanes = 8;
   static constexpr float kZeroPower = -127.0f;
   using Mask = __m256i;
+  using Sum = Vec;
 
   __m256 v;
 
@@ -23,10 +24,27 @@ struct Vec<float> {
   static Vec load(const float* p, Mask m) { return {_mm256_maskload_ps(p, m)}; }
   void store(float* p) const { _mm256_storeu_ps(p, v); }
   void store(float* p, Mask m) const { _mm256_maskstore_ps(p, m, v); }
+  // There are no masked loads of 16 bits: the lanes of m, which are the first ones, by way of an array.
+  template <class Half>
+  static Vec load(const Half* p, Mask m) {
+    Half lanes[kLanes] = {};
+    __builtin_memcpy(lanes, p, sizeof(Half) * lanes_of(m));
+    return convert(lanes);
+  }
+  template <class Half>
+  void store(Half* p, Mask m) const {
+    Half lanes[kLanes];
+    convert_to(lanes);
+    __builtin_memcpy(p, lanes, sizeof(Half) * lanes_of(m));
+  }
 
   static Mask first_lanes(int64_t n) {
     const int count = n >= kLanes ? kLanes : n <= 0 ? 0 : int(n);
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static Mask from_bits(uint64_t bits) {
+    const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(bits)), bit), bit);
   }
   static Mask both(Mask a, Mask b) { return _mm256_and_si256(a, b); }
   static Mask without(Mask a, Mask b) { return _mm256_andnot_si256(b, a); }
@@ -50,6 +68,21 @@ struct Vec<float> {
   static Vec scale_by_power_of_2(Vec a, Vec n) {
     const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
     return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), exponent))};
+  }
+
+  static size_t lanes_of(Mask m) { return size_t(__builtin_popcount(_mm256_movemask_ps(_mm256_castsi256_ps(m)))); }
+  static Vec convert(const f16* p) { return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+  static Vec convert(const bf16* p) {
+    const __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(x, 16))};
+  }
+  void convert_to(f16* p) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+  void convert_to(bf16* p) const {
+    float lanes[kLanes];
+    store(lanes);
+    for (int i = 0; i < kLanes; ++i) narrow(lanes[i], p[i]);
   }
 
   float sum() const {
@@ -87,6 +120,7 @@ struct Vec<double> {
   static constexpr int kLanes = 4;
   static constexpr double kZeroPower = -1023.0;
   using Mask = __m256i;
+  using Sum = Vec;
 
   __m256d v;
 
@@ -99,6 +133,10 @@ struct Vec<double> {
 
   static Mask first_lanes(int64_t n) {
     return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+  }
+  static Mask from_bits(uint64_t bits) {
+    const __m256i bit = _mm256_setr_epi64x(1, 2, 4, 8);
+    return _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(int64_t(bits)), bit), bit);
   }
   static Mask both(Mask a, Mask b) { return _mm256_and_si256(a, b); }
   static Mask without(Mask a, Mask b) { return _mm256_andnot_si256(b, a); }

@@ -14,6 +14,7 @@ struct Vec<float> {
   static constexpr int kLanes = 16;
   static constexpr float kZeroPower = -160.0f;
   using Mask = __mmask16;
+  using Sum = Vec;
 
   __m512 v;
 
@@ -23,10 +24,28 @@ struct Vec<float> {
   static Vec load(const float* p, Mask m) { return {_mm512_maskz_loadu_ps(m, p)}; }
   void store(float* p) const { _mm512_storeu_ps(p, v); }
   void store(float* p, Mask m) const { _mm512_mask_storeu_ps(p, m, v); }
+  static Vec load(const f16* p, Mask m) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, p))}; }
+  static Vec load(const bf16* p, Mask m) {
+    const __m512i x = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, p));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(x, 16))};
+  }
+  void store(f16* p, Mask m) const {
+    _mm256_mask_storeu_epi16(p, m, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+  void store(bf16* p, Mask m) const {
+    const __m512i x = _mm512_castps_si512(v), high = _mm512_srli_epi32(x, 16);
+    const __m512i even = _mm512_and_si512(high, _mm512_set1_epi32(1));
+    __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7fff)), even);
+    rounded = _mm512_srli_epi32(rounded, 16);
+    const __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
+    rounded = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), rounded, quiet);
+    _mm256_mask_storeu_epi16(p, m, _mm512_cvtepi32_epi16(rounded));
+  }
 
   static Mask first_lanes(int64_t n) {
     return n >= kLanes ? Mask(0xffff) : n <= 0 ? Mask(0) : Mask((1u << n) - 1);
   }
+  static Mask from_bits(uint64_t bits) { return Mask(bits); }
   static Mask both(Mask a, Mask b) { return a & b; }
   static Mask without(Mask a, Mask b) { return a & ~b; }
 
@@ -80,6 +99,7 @@ struct Vec<double> {
   static constexpr int kLanes = 8;
   static constexpr double kZeroPower = -1100.0;
   using Mask = __mmask8;
+  using Sum = Vec;
 
   __m512d v;
 
@@ -93,6 +113,7 @@ struct Vec<double> {
   static Mask first_lanes(int64_t n) {
     return n >= kLanes ? Mask(0xff) : n <= 0 ? Mask(0) : Mask((1u << n) - 1);
   }
+  static Mask from_bits(uint64_t bits) { return Mask(bits); }
   static Mask both(Mask a, Mask b) { return a & b; }
   static Mask without(Mask a, Mask b) { return a & ~b; }
 

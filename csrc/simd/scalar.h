@@ -10,6 +10,7 @@ template <class T>
 struct Vec {
   static constexpr int kLanes = 1;
   using Mask = bool;
+  using Sum = Vec;  // what products of T are summed in
 
   T v;
 
@@ -21,9 +22,20 @@ struct Vec {
   void store(T* p, Mask m) const {
     if (m) *p = v;
   }
+  // float from and to 16-bit numbers.
+  template <class Half>
+  static Vec load(const Half* p, Mask m) {
+    return {m ? widen(*p) : T(0)};
+  }
+  template <class Half>
+  void store(Half* p, Mask m) const {
+    if (m) narrow(v, *p);
+  }
 
   // Lanes below n; n may be negative or past the width.
   static Mask first_lanes(int64_t n) { return n > 0; }
+  // Lane i from bit i, and back.
+  static Mask from_bits(uint64_t bits) { return bits & 1; }
   static Mask both(Mask a, Mask b) { return a && b; }
   static Mask without(Mask a, Mask b) { return a && !b; }
 

@@ -2,6 +2,7 @@
 // specification: each ISA file gives the same operations with the same meaning.
 #pragma once
 #include "../kernel_table.h"
+#include "half.h"
 
 // Everything an ISA compiles lives in an unnamed namespace: a weak or shared symbol would let the
 // linker keep the AVX-512 copy of a function for all ISAs.
@@ -9,7 +10,10 @@
 // For lambdas that hold a register tile: out of line, its accumulators would go through memory.
 #define HEADWISE_INLINE_LAMBDA __attribute__((always_inline))
 
-#if defined(HEADWISE_ISA_AVX512)
+#if defined(HEADWISE_ISA_AVX512_BF16)
+#include "avx512.h"
+#include "avx512_bf16.h"
+#elif defined(HEADWISE_ISA_AVX512)
 #include "avx512.h"
 #elif defined(HEADWISE_ISA_AVX2)
 #include "avx2.h"

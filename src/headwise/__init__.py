@@ -4,11 +4,14 @@ from typing import Any
 
 from . import functional, nn
 from .functional import (
+    KVCache,
     Linear,
     attention,
     attention_varlen,
     attention_weights,
     layer_norm,
+    merge_attention,
+    scaled_dot_product_attention,
     softmax,
 )
 from .nn import Encoder, EncoderLayer, FeedForward, MultiHeadAttention
@@ -28,6 +31,7 @@ __all__ = [
     "Encoder",
     "EncoderLayer",
     "FeedForward",
+    "KVCache",
     "Linear",
     "MultiHeadAttention",
     "Peak",
@@ -40,8 +44,10 @@ __all__ = [
     "functional",
     "get_num_threads",
     "layer_norm",
+    "merge_attention",
     "nn",
     "peak",
+    "scaled_dot_product_attention",
     "set_isa",
     "set_num_threads",
     "softmax",

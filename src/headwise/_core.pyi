@@ -6,7 +6,12 @@ import numpy.typing as npt
 _Array = npt.NDArray[Any]
 _Lengths = npt.NDArray[np.int64]
 
+OUTPUT: int
+WEIGHTS: int
+COLUMN_SUMS: int
+
 def attention(
+    what: int,
     query: _Array,
     key: _Array,
     value: _Array | None,
@@ -16,8 +21,14 @@ def attention(
     key_starts: _Lengths | None,
     key_lengths: _Lengths | None,
     query_offsets: _Lengths | None,
+    window_left: int,
+    window_right: int,
     scale: float,
-    causal: bool,
+    softcap: float,
+    attn_mask: _Array | None,
+    mask_starts: _Lengths | None,
+    alibi_slopes: npt.NDArray[np.float64] | None,
+    sinks: npt.NDArray[np.float64] | None,
 ) -> None: ...
 def packed_weight_size(weight: _Array) -> int: ...
 def pack_weight(weight: _Array, packed: _Array) -> None: ...
@@ -40,6 +51,7 @@ def layer_norm(
 ) -> None: ...
 def embed(tables: list[_Array], indices: list[_Lengths], out: _Array) -> None: ...
 def pool(hidden: _Array, starts: _Lengths, out: _Array, mode: int, normalize: bool) -> None: ...
+def bfloat16_from_dlpack(capsule: Any) -> npt.NDArray[np.uint16] | None: ...
 def active_isa() -> str: ...
 def available_isas() -> tuple[str, ...]: ...
 def set_isa(name: str) -> None: ...

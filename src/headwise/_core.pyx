@@ -8,7 +8,10 @@ shapes, dtypes and contiguity and say so in words.
 import os
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int64_t
+from cpython.object cimport PyTypeObject
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_SetName
+from cpython.ref cimport Py_INCREF
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 
 cimport numpy as cnp
 
@@ -17,9 +20,9 @@ cnp.import_array()
 
 cdef extern from "headwise.h" nogil:
     ctypedef enum hw_status:
-        HW_OK, HW_OUT_OF_MEMORY, HW_UNSUPPORTED_ISA, HW_INDEX_OUT_OF_RANGE
+        HW_OK, HW_OUT_OF_MEMORY, HW_UNSUPPORTED_ISA, HW_INDEX_OUT_OF_RANGE, HW_INTERRUPTED
     ctypedef enum hw_dtype:
-        HW_FLOAT32, HW_FLOAT64
+        HW_FLOAT32, HW_FLOAT64, HW_FLOAT16, HW_BFLOAT16, HW_BOOL
     ctypedef enum hw_activation:
         HW_IDENTITY, HW_RELU, HW_GELU
     ctypedef enum hw_pooling:
@@ -39,8 +42,17 @@ cdef extern from "headwise.h" nogil:
         const int64_t* key_starts
         const int64_t* key_lengths
         const int64_t* query_offsets
+        int64_t window_left, window_right
         double scale
-        int causal
+        double softcap
+        const void* attn_mask
+        hw_dtype mask_dtype
+        const int64_t* mask_starts
+        hw_strides mask_strides
+        int64_t mask_column_stride
+        const double* alibi_slopes
+        int64_t alibi_batch_stride
+        const double* sinks
     ctypedef struct hw_linear_params:
         hw_dtype dtype
         hw_activation activation
@@ -86,8 +98,10 @@ cdef extern from "headwise.h" nogil:
     hw_status hw_set_isa(const char*)
     int hw_get_num_threads()
     hw_status hw_set_num_threads(int)
+    void hw_set_interrupt_check(int (*)() noexcept nogil)
     hw_status hw_attention(const hw_attention_params*)
     hw_status hw_attention_weights(const hw_attention_params*)
+    hw_status hw_attention_column_sums(const hw_attention_params*)
     size_t hw_packed_weight_size(hw_dtype, int64_t, int64_t)
     hw_status hw_pack_weight(hw_dtype, const void*, int64_t, int64_t, int64_t, void*)
     hw_status hw_linear(const hw_linear_params*)
@@ -99,9 +113,30 @@ cdef extern from "headwise.h" nogil:
     hw_status hw_peak_bandwidth(double, double*)
 
 
+cdef extern from "numpy/arrayobject.h":
+    object PyArray_NewFromDescr(
+        PyTypeObject*, cnp.dtype, int, cnp.npy_intp*, cnp.npy_intp*, void*, int, void*
+    )
+
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals()  # declared without except: the exception is raised by check()
+
+
+# Between tiles, on the thread that called: a pending Ctrl-C ends the call.
+cdef int signal_arrived() noexcept nogil:
+    with gil:
+        return PyErr_CheckSignals()
+
+
+hw_set_interrupt_check(signal_arrived)
+
+
 cdef int check(hw_status status) except -1:
     if status == HW_OK:
         return 0
+    if status == HW_INTERRUPTED:
+        return -1  # the signal's handler has raised
     message = hw_status_message(status).decode()
     if status == HW_OUT_OF_MEMORY:
         raise MemoryError(message)
@@ -110,8 +145,17 @@ cdef int check(hw_status status) except -1:
     raise ValueError(message)
 
 
+# The callers let no other dtype through. Of two bytes there are float16 and, known to NumPy by a package
+# alone, bfloat16.
 cdef inline hw_dtype dtype_of(cnp.ndarray x) noexcept:
-    return HW_FLOAT32 if x.itemsize == 4 else HW_FLOAT64
+    cdef int number = cnp.PyArray_TYPE(x)
+    if number == cnp.NPY_FLOAT32:
+        return HW_FLOAT32
+    if number == cnp.NPY_FLOAT64:
+        return HW_FLOAT64
+    if number == cnp.NPY_BOOL:
+        return HW_BOOL
+    return HW_FLOAT16 if number == cnp.NPY_FLOAT16 else HW_BFLOAT16
 
 
 cdef inline void* data(cnp.ndarray x) noexcept:
@@ -131,12 +175,18 @@ cdef inline hw_strides strides(cnp.ndarray x, bint packed) noexcept:
     return s
 
 
+# What attention() fills out with.
+OUTPUT, WEIGHTS, COLUMN_SUMS = 0, 1, 2
+
+
 def attention(
-    cnp.ndarray query, cnp.ndarray key, cnp.ndarray value, cnp.ndarray out, cnp.ndarray lse,
-    cnp.ndarray query_starts, cnp.ndarray key_starts, cnp.ndarray key_lengths,
-    cnp.ndarray query_offsets, double scale, bint causal,
+    int what, cnp.ndarray query, cnp.ndarray key, cnp.ndarray value, cnp.ndarray out,
+    cnp.ndarray lse, cnp.ndarray query_starts, cnp.ndarray key_starts, cnp.ndarray key_lengths,
+    cnp.ndarray query_offsets, int64_t window_left, int64_t window_right, double scale,
+    double softcap, cnp.ndarray attn_mask, cnp.ndarray mask_starts, cnp.ndarray alibi_slopes,
+    cnp.ndarray sinks,
 ):
-    """Fill out and lse; with value None, fill out with the attention weights."""
+    """Fill out, and lse if not None. Windows are exclusive and 0 is no bound, as in headwise.h."""
     cdef bint packed = query_starts is not None
     cdef int rows = 0 if packed else 2
     cdef hw_status status
@@ -160,11 +210,27 @@ def attention(
     p.key_starts = <const int64_t*> data(key_starts)
     p.key_lengths = <const int64_t*> data(key_lengths)
     p.query_offsets = <const int64_t*> data(query_offsets)
+    p.window_left = window_left
+    p.window_right = window_right
     p.scale = scale
-    p.causal = causal
-    if value is None:
+    p.softcap = softcap
+    p.attn_mask = data(attn_mask)
+    if attn_mask is not None:  # (any, Hq, Sq, Sk)
+        p.mask_dtype = dtype_of(attn_mask)
+        p.mask_starts = <const int64_t*> data(mask_starts)
+        p.mask_strides = strides(attn_mask, False)
+        p.mask_column_stride = stride(attn_mask, 3)
+    p.alibi_slopes = <const double*> data(alibi_slopes)  # (1 or B, Hq)
+    p.alibi_batch_stride = 0
+    if alibi_slopes is not None and cnp.PyArray_DIM(alibi_slopes, 0) > 1:
+        p.alibi_batch_stride = stride(alibi_slopes, 0)
+    p.sinks = <const double*> data(sinks)
+    if what == WEIGHTS:
         with nogil:
             status = hw_attention_weights(&p)
+    elif what == COLUMN_SUMS:
+        with nogil:
+            status = hw_attention_column_sums(&p)
     else:
         p.value_dim = cnp.PyArray_DIM(value, 2 if packed else 3)
         p.value_strides = strides(value, packed)
@@ -292,6 +358,62 @@ def pool(cnp.ndarray hidden, cnp.ndarray starts, cnp.ndarray out, int mode, bint
     with nogil:
         status = hw_pool(&p)
     check(status)
+
+
+# As the DLPack specification lays them out.
+ctypedef struct DLTensor:
+    void* data
+    int32_t device_type, device_id
+    int32_t ndim
+    uint8_t code, bits
+    uint16_t lanes
+    int64_t* shape
+    int64_t* strides  # in elements; NULL if contiguous
+    uint64_t byte_offset
+
+ctypedef struct DLManagedTensor:
+    DLTensor tensor
+    void* manager
+    void (*deleter)(DLManagedTensor*) noexcept
+
+
+cdef class _DLPackOwner:
+    """Keeps the memory of a consumed capsule."""
+
+    cdef DLManagedTensor* managed
+
+    def __dealloc__(self):
+        if self.managed != NULL and self.managed.deleter != NULL:
+            self.managed.deleter(self.managed)
+
+
+def bfloat16_from_dlpack(capsule):
+    """Return the bits of a bfloat16 tensor, uint16, sharing its memory; None for another dtype."""
+    cdef DLManagedTensor* managed = <DLManagedTensor*> PyCapsule_GetPointer(capsule, "dltensor")
+    cdef DLTensor* tensor = &managed.tensor
+    if tensor.code != 4 or tensor.bits != 16 or tensor.lanes != 1:
+        return None
+    PyCapsule_SetName(capsule, "used_dltensor")
+    owner = _DLPackOwner()
+    (<_DLPackOwner> owner).managed = managed
+    cdef cnp.npy_intp shape[64]
+    cdef cnp.npy_intp strides[64]
+    cdef int64_t step = 2
+    cdef int i
+    if tensor.ndim > 64:
+        raise ValueError("a tensor of more than 64 dimensions")
+    for i in range(tensor.ndim - 1, -1, -1):
+        shape[i] = tensor.shape[i]
+        strides[i] = step if tensor.strides == NULL else 2 * tensor.strides[i]
+        step *= tensor.shape[i]
+    cdef cnp.dtype uint16 = cnp.PyArray_DescrFromType(cnp.NPY_UINT16)
+    Py_INCREF(uint16)  # the array takes one
+    x = PyArray_NewFromDescr(
+        <PyTypeObject*> cnp.ndarray, uint16, tensor.ndim, shape, strides,
+        <char*> tensor.data + tensor.byte_offset, cnp.NPY_ARRAY_WRITEABLE, NULL,
+    )
+    cnp.set_array_base(x, owner)
+    return x
 
 
 def active_isa():

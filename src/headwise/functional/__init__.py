@@ -1,17 +1,23 @@
 """Functions on NumPy arrays: checks, defaults and allocation above the kernels."""
 
 from .attention import attention, attention_varlen, attention_weights
+from .cache import KVCache
 from .embedding import embed, pool
 from .linear import Linear
+from .merge import merge_attention
 from .norms import layer_norm, softmax
+from .sdpa import scaled_dot_product_attention
 
 __all__ = [
+    "KVCache",
     "Linear",
     "attention",
     "attention_varlen",
     "attention_weights",
     "embed",
     "layer_norm",
+    "merge_attention",
     "pool",
+    "scaled_dot_product_attention",
     "softmax",
 ]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .. import _core
+
 Array = npt.NDArray[Any]
 
+_DLPACK_CPU = 1
 _FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -22,19 +25,72 @@ def describe(shape: Sequence[int]) -> str:
 
 def as_floats(**arrays: npt.ArrayLike) -> list[Array]:
     """Return the named arrays if all have one dtype, float32 or float64."""
+    return _of_one_dtype(arrays, lambda dtype: dtype in _FLOATS, "float32 or float64")
+
+
+def as_attention_floats(**arrays: npt.ArrayLike) -> list[Array]:
+    """Return the named arrays if all have one dtype that attention takes."""
+    return _of_one_dtype(arrays, is_attention_dtype, "float32, float64, float16 or bfloat16")
+
+
+def is_attention_dtype(dtype: np.dtype[Any]) -> bool:
+    """Whether attention takes arrays of this dtype."""
+    return dtype in _FLOATS or dtype == np.float16 or _is_bfloat16(dtype)
+
+
+def _is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    return dtype.itemsize == 2 and dtype.name == "bfloat16"
+
+
+def sum_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype that sums of this dtype are kept in."""
+    return _FLOATS[1] if dtype.itemsize == 8 else _FLOATS[0]
+
+
+def _of_one_dtype(
+    arrays: dict[str, npt.ArrayLike], takes: Callable[[np.dtype[Any]], bool], names: str
+) -> list[Array]:
     result: list[Array] = []
     for name, given in arrays.items():
-        x = np.asarray(given)
-        if x.dtype not in _FLOATS:
-            raise TypeError(f"{name} has dtype {x.dtype}: it must be float32 or float64")
-        if result and x.dtype != result[0].dtype:
+        x = as_array(name, given)
+        if result and x.dtype == result[0].dtype:
+            result.append(x)
+            continue
+        if not takes(x.dtype):
+            raise TypeError(f"{name} has dtype {x.dtype}: it must be {names}")
+        if result:
             first = next(iter(arrays))
             raise TypeError(
                 f"{name} has dtype {x.dtype} but {first} has {result[0].dtype}: "
                 "they must be the same"
             )
-        result.append(x)
+        result.append(x if x.dtype.isnative else x.astype(x.dtype.newbyteorder("=")))
     return result
+
+
+def as_array(name: str, given: Any) -> Array:
+    """Return an array that shares the memory of what is given, if that lies on the CPU."""
+    if isinstance(given, np.ndarray):
+        return np.asarray(given)
+    if not hasattr(given, "__dlpack__") or np.isscalar(given):
+        return np.asarray(given)
+    device, _ = given.__dlpack_device__()
+    if device != _DLPACK_CPU:
+        raise ValueError(f"{name} lies on a device (DLPack type {device}): it must be on the CPU")
+    try:
+        return np.from_dlpack(given)
+    except (BufferError, RuntimeError):
+        # Either it cannot be exported, and says so again, or NumPy has no such dtype: bfloat16.
+        raw = _core.bfloat16_from_dlpack(given.__dlpack__())
+    if raw is None:
+        raise TypeError(f"{name} has a dtype that NumPy does not know: {given!r:.80}")
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise ImportError(
+            f"{name} holds bfloat16, which needs the package ml_dtypes: pip install ml_dtypes"
+        ) from None
+    return raw.view(ml_dtypes.bfloat16)
 
 
 def as_float_like(x: Array, name: str, given: npt.ArrayLike, shape: tuple[int, ...]) -> Array:

@@ -1,0 +1,139 @@
+// The two products of attention for bfloat16, on pairs: one instruction multiplies two numbers by two and
+// adds both products to a float32. Keys are read where they lie; the values of two keys are interleaved, a
+// block at a time; probabilities are rounded to bfloat16.
+#pragma once
+#include "attention_products.h"
+
+namespace {
+
+class Bf16Products {
+  using V = Vec<float>;
+  using Pairs = Vec<bf16_pair>;
+  static constexpr int W = V::kLanes;
+  static constexpr i64 kRows = kTileRows<float>;
+
+ public:
+  using Real = float;
+  static i64 block(i64 head_dim) { return key_block<float>(head_dim); }
+
+  Bf16Products(const hw_attention_params& a, Arena& arena)
+      : query_t_(arena.take<bf16_pair>(kRows * pairs_of(a.head_dim))),
+        keys_(arena.take<bf16>(a.head_dim % 2 ? block(a.head_dim) * (a.head_dim + 1) : 0)),
+        values_(arena.take<bf16_pair>(pairs_of(kMaxKeyBlock) * round_up(a.value_dim, W))),
+        probabilities_(arena.take<bf16_pair>(pairs_of(kMaxKeyBlock) * kRows)) {}
+
+  // query_t[d / 2][r] = Q[r][d], Q[r][d + 1]; the lanes past the last row and the number past the last hold 0.
+  void pack_queries(const HeadProblem<float>& p, i64 first, i64 rows, i64 lanes) {
+    for (i64 r = 0; r < lanes; r += W)
+      for (i64 d = 0; d < p.head_dim; d += 2 * W) {
+        V block[W];  // pairs, which only move here
+        for (i64 i = 0; i < W; ++i) {
+          bf16 pairs[2 * W] = {};
+          if (r + i < rows)
+            __builtin_memcpy(pairs, p.query_of(first + r + i) + d * 2,
+                             size_t(2 * min_of(i64(2 * W), p.head_dim - d)));
+          block[i] = V::load(reinterpret_cast<const float*>(pairs));
+        }
+        V::transpose(block);
+        for (i64 i = 0; i < min_of(i64(W), pairs_of(p.head_dim - d)); ++i)
+          block[i].store(reinterpret_cast<float*>(query_t_ + (d / 2 + i) * lanes + r));
+      }
+  }
+
+  template <class Finish>
+  HEADWISE_INLINE void score(const HeadProblem<float>& p, i64 begin, i64 count, i64 rows, i64 lanes,
+                             Finish&& finish) {
+    const V scale = V::broadcast(p.scale);
+    score_keys(keys_of(p, begin, count), count, query_t_, rows, lanes, pairs_of(p.head_dim),
+               [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
+                      unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+                        unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA { s[r][c] = s[r][c] * scale; });
+                      });
+                      finish(j, lane, s);
+                    });
+  }
+
+  // values[j / 2][d] = V[j][d], V[j + 1][d]; a last key without a partner is paired with 0.
+  void load_values(const HeadProblem<float>& p, i64 begin, i64 count) {
+    columns_ = round_up(p.value_dim, W);
+    for (i64 j = 0; j < count; j += 2) {
+      const bf16* first = reinterpret_cast<const bf16*>(p.value) + (begin + j) * p.value_row;
+      const bf16* second = first + p.value_row;
+      for (i64 d = 0; d < p.value_dim; d += W) {
+        const i64 left = p.value_dim - d;
+        const Pairs pairs = j + 1 < count ? Pairs::pair(first + d, second + d, left)
+                                          : Pairs::pair(first + d, first + d, left).only(true, false);
+        pairs.store(values_ + j / 2 * columns_ + d);
+      }
+    }
+  }
+
+  bool values_finite(const HeadProblem<float>& p, i64 count) const {
+    V zeros = V::zero();  // x * 0 is NaN for an infinity or a NaN
+    for (i64 j = 0; j < pairs_of(count); ++j)
+      for (i64 d = 0; d < p.value_dim; d += W)
+        zeros = Pairs::fma(Pairs::load(values_ + j * columns_ + d), Pairs::broadcast({}), zeros);
+    return zeros.sum() == 0;
+  }
+
+  template <class Finish>
+  HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float* probabilities, i64 count, i64 rows,
+                                  i64 lanes, Finish&& finish) {
+    pair_probabilities(probabilities, count, lanes);
+    multiply<false>(Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_, p.value_dim,
+                    pairs_of(count), finish);
+  }
+
+  // As accumulate(), but what a row does not attend is 0 and not its value times 0.
+  template <class Mask, class Finish>
+  void accumulate_attended(const HeadProblem<float>& p, const Mask& mask, float* probabilities, i64 count,
+                           i64 rows, i64 lanes, Finish&& finish) {
+    pair_probabilities(probabilities, count, lanes);
+    for (i64 r = 0; r < rows; ++r)
+      for (i64 d = 0; d < p.value_dim; d += W) {
+        V sum[1][1] = {{V::zero()}};
+        for (i64 j = 0; j < count; j += 2) {
+          const bool second = j + 1 < count && mask.attended(j + 1, r);
+          const Pairs value = Pairs::load(values_ + j / 2 * columns_ + d).only(mask.attended(j, r), second);
+          sum[0][0] = Pairs::fma(Pairs::broadcast(probabilities_[j / 2 * lanes + r]), value, sum[0][0]);
+        }
+        finish(r, d, sum);
+      }
+  }
+
+ private:
+  static i64 pairs_of(i64 n) { return ceil_div(n, 2); }
+
+  // Where they lie; copied if a last number without a partner would be paired with what follows the row.
+  Factor<bf16_pair> keys_of(const HeadProblem<float>& p, i64 begin, i64 count) {
+    const bf16* keys = reinterpret_cast<const bf16*>(p.key) + begin * p.key_row;
+    i64 row = p.key_row;
+    if (p.head_dim % 2) {
+      for (i64 j = 0; j < count; ++j) {
+        bf16* to = keys_ + j * (p.head_dim + 1);
+        __builtin_memcpy(to, keys + j * row, size_t(2 * p.head_dim));
+        to[p.head_dim] = {};
+      }
+      keys = keys_, row = p.head_dim + 1;
+    }
+    return {reinterpret_cast<const bf16_pair*>(keys), row * 2, 1};
+  }
+
+  // probabilities_[j / 2][r] from probabilities[j][r].
+  void pair_probabilities(const float* probabilities, i64 count, i64 lanes) {
+    for (i64 j = 0; j < count; j += 2)
+      for (i64 r = 0; r < lanes; r += W) {
+        const V first = V::load(probabilities + j * lanes + r);
+        const V second = j + 1 < count ? V::load(probabilities + (j + 1) * lanes + r) : V::zero();
+        Pairs::pair(first, second).store(probabilities_ + j / 2 * lanes + r);
+      }
+  }
+
+  bf16_pair* query_t_;        // [pairs of D][lanes]
+  bf16* keys_;                // [block][D + 1], for odd D alone
+  bf16_pair* values_;         // [pairs of a block][columns]
+  bf16_pair* probabilities_;  // [pairs of a block][lanes]
+  i64 columns_ = 0;
+};
+
+}  // namespace

@@ -1,0 +1,158 @@
+// The two products of attention, K Q^T and P V, in float32 or float64. 16-bit keys and values are widened
+// to float32 a block at a time; others are read where they lie.
+#pragma once
+#include "arena.h"
+#include "attention_problem.h"
+#include "tile.h"
+
+namespace {
+
+// Rows of a tile. 64 queries: each key read from L2 serves 64; 128 would push Q out of L1.
+template <class T>
+constexpr i64 kTileRows = Vec<T>::kLanes == 1 ? 16 : 256 / sizeof(T);
+
+// Keys a block: a block of V and of the scores share L1 with part of the queries. A multiple of 6, the
+// height of the main register tile. Depends on the head dimension alone, as sums are formed by block.
+constexpr i64 kMaxKeyBlock = 96;
+template <class T>
+constexpr i64 key_block(i64 head_dim) {
+  return head_dim * i64(sizeof(T)) <= 256 ? kMaxKeyBlock : kMaxKeyBlock / 2;
+}
+
+// Rows of keys or values that a product can read.
+template <class T>
+struct RowView {
+  const T* data;
+  i64 row;
+};
+
+// scores[j][r] = A[j] . B[r] with the queries B transposed. finish(j, lane, C) for each tile, C being
+// Sum[keys][vectors of lanes].
+template <class E, class Finish>
+HEADWISE_INLINE void score_keys(Factor<E> keys, i64 count, const E* query_t, i64 rows, i64 lanes, i64 depth,
+                                Finish&& finish) {
+  using V = typename Vec<E>::Sum;
+  constexpr int kFewRows = V::kLanes == 1 ? 0 : min_of(6, V::kLanes);
+  if constexpr (kFewRows > 0)
+    if (rows <= kFewRows)
+      return with_constant<kFewRows>(int(rows), [&](auto r) {
+        multiply_transposed<r>(keys, count, query_t, depth, [&](i64 j, V score) HEADWISE_INLINE_LAMBDA {
+          V scores[1][1] = {{score}};
+          finish(j, 0, scores);
+        });
+      });
+  multiply<false>(keys, count, query_t, lanes, lanes, depth, finish);
+}
+
+// Each element of a row, widened.
+template <class E, class T>
+void widen_row(const char* from, T* to, i64 count) {
+  for (i64 i = 0; i < count; i += Vec<T>::kLanes) load_as<E, T>(from, i, count).store(to + i);
+}
+
+template <class T>
+class NativeProducts {
+  using V = Vec<T>;
+  static constexpr int W = V::kLanes;
+
+ public:
+  using Real = T;
+  static i64 block(i64 head_dim) { return key_block<T>(head_dim); }
+
+  NativeProducts(const hw_attention_params& a, Arena& arena)
+      : query_t_(arena.take<T>(kTileRows<T> * a.head_dim)),
+        wide_(size_of(a.dtype) != i64(sizeof(T))),
+        keys_(arena.take<T>(wide_ ? block(a.head_dim) * round_up(a.head_dim, W) : 0)),
+        values_(arena.take<T>(wide_ ? block(a.head_dim) * round_up(a.value_dim, W) : 0)) {}
+
+  // query_t[d][r] = scale Q[r][d]; the lanes past the last row hold 0.
+  void pack_queries(const HeadProblem<T>& p, i64 first, i64 rows, i64 lanes) {
+    with_element<T>(p.dtype, [&](auto e) { pack_queries_of<decltype(e)>(p, first, rows, lanes); });
+  }
+
+  // scores[j][r] = K[begin + j] . Q[r] for one block of keys. finish(j, lane, C) for each tile, C being
+  // V[keys][vectors of lanes].
+  template <class Finish>
+  HEADWISE_INLINE void score(const HeadProblem<T>& p, i64 begin, i64 count, i64 rows, i64 lanes,
+                             Finish&& finish) {
+    const RowView<T> keys = rows_of(p, p.key, p.key_row, p.head_dim, keys_, begin, count);
+    score_keys(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), count, query_t_, rows, lanes, p.head_dim, finish);
+  }
+
+  void load_values(const HeadProblem<T>& p, i64 begin, i64 count) {
+    loaded_ = rows_of(p, p.value, p.value_row, p.value_dim, values_, begin, count);
+  }
+
+  bool values_finite(const HeadProblem<T>& p, i64 count) const {
+    V zeros = V::zero();  // x * 0 is NaN for an infinity or a NaN
+    for (i64 j = 0; j < count; ++j)
+      for (i64 d = 0; d < p.value_dim; d += W)
+        zeros = V::fma(value(p, j, d), V::zero(), zeros);
+    return zeros.sum() == 0;
+  }
+
+  // P V over the loaded values, P[r][j] being probabilities[j][r]. finish(r, d, C), C[rows][vectors of Dv].
+  template <class Finish>
+  HEADWISE_INLINE void accumulate(const HeadProblem<T>& p, T* probabilities, i64 count, i64 rows, i64 lanes,
+                                  Finish&& finish) {
+    multiply<true>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row, p.value_dim, count,
+                   finish);
+  }
+
+  // The same sums over attended keys alone, since 0 times an infinity or a NaN is not 0.
+  template <class Mask, class Finish>
+  void accumulate_attended(const HeadProblem<T>& p, const Mask& mask, T* probabilities, i64 count, i64 rows,
+                           i64 lanes, Finish&& finish) {
+    for (i64 r = 0; r < rows; ++r)
+      for (i64 d = 0; d < p.value_dim; d += W) {
+        V sum[1][1] = {{V::zero()}};
+        for (i64 j = 0; j < count; ++j)
+          if (mask.attended(j, r))
+            sum[0][0] = V::fma(V::broadcast(probabilities[j * lanes + r]), value(p, j, d), sum[0][0]);
+        finish(r, d, sum);
+      }
+  }
+
+ private:
+  template <class E>
+  void pack_queries_of(const HeadProblem<T>& p, i64 first, i64 rows, i64 lanes) {
+    const V scale = V::broadcast(p.scale);
+    for (i64 r = 0; r < lanes; r += W) {
+      const i64 present = min_of(i64(W), rows - r);
+      const char* row[W];
+      for (i64 i = 0; i < present; ++i) row[i] = p.query_of(first + r + i);
+      for (i64 d = 0; d < p.head_dim; d += W) {
+        V block[W];
+        for (i64 i = 0; i < W; ++i)
+          block[i] = i < present ? load_as<E, T>(row[i], d, p.head_dim) * scale : V::zero();
+        V::transpose(block);
+        const i64 count = min_of(i64(W), p.head_dim - d);
+        for (i64 i = 0; i < count; ++i) block[i].store(query_t_ + (d + i) * lanes + r);
+      }
+    }
+  }
+
+  RowView<T> rows_of(const HeadProblem<T>& p, const char* data, i64 row, i64 columns, T* wide, i64 begin,
+                  i64 count) const {
+    data += begin * row * size_of(p.dtype);
+    if (!wide_) return {reinterpret_cast<const T*>(data), row};
+    const i64 wide_row = round_up(columns, W);
+    with_element<T>(p.dtype, [&](auto e) {
+      using E = decltype(e);
+      for (i64 j = 0; j < count; ++j)
+        widen_row<E, T>(data + j * row * i64(sizeof(E)), wide + j * wide_row, columns);
+    });
+    return {wide, wide_row};
+  }
+
+  V value(const HeadProblem<T>& p, i64 j, i64 d) const {
+    return V::load(loaded_.data + j * loaded_.row + d, V::first_lanes(p.value_dim - d));
+  }
+
+  T* query_t_;  // [D][lanes]
+  bool wide_;
+  T *keys_, *values_;  // [block][columns]: widened; unused otherwise
+  RowView<T> loaded_{};
+};
+
+}  // namespace

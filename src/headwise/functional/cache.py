@@ -1,0 +1,149 @@
+"""Keys and values of the tokens so far, for decoding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import Array, as_attention_floats, describe, is_attention_dtype
+from ._options import Lengths, per_batch
+
+
+class KVCache:
+    """Preallocated keys and values: append new tokens, attend to all so far, truncate.
+
+    Parameters
+    ----------
+    batch, num_kv_heads : int
+    capacity : int
+        The most tokens that each batch entry can hold. It never grows.
+    head_dim : int
+    value_dim : int, optional
+        `head_dim` by default.
+    dtype : dtype
+        float32 by default; float64, float16 or ml_dtypes.bfloat16.
+
+    Attributes
+    ----------
+    lengths : array of int, shape (B,)
+        Tokens held for each batch entry; a copy.
+    key, value : array, shape (B, Hkv, capacity, D)
+        Views of the storage; what lies past `lengths` means nothing.
+
+    Examples
+    --------
+    >>> import numpy as np, headwise as hw
+    >>> cache = hw.KVCache(batch=1, num_kv_heads=2, capacity=100, head_dim=8)
+    >>> prompt = np.ones((1, 2, 5, 8), np.float32)
+    >>> cache.append(prompt, prompt)
+    >>> hw.attention(np.ones((1, 4, 5, 8), np.float32), cache, is_causal=True).shape
+    (1, 4, 5, 8)
+    >>> cache.append(prompt[:, :, :1], prompt[:, :, :1])
+    >>> cache.lengths
+    array([6])
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        num_kv_heads: int,
+        capacity: int,
+        head_dim: int,
+        *,
+        value_dim: int | None = None,
+        dtype: npt.DTypeLike = np.float32,
+    ) -> None:
+        value_dim = head_dim if value_dim is None else value_dim
+        sizes = {
+            "batch": (batch, 0),
+            "num_kv_heads": (num_kv_heads, 1),
+            "capacity": (capacity, 0),
+            "head_dim": (head_dim, 1),
+            "value_dim": (value_dim, 1),
+        }
+        for name, (size, least) in sizes.items():
+            if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
+                raise TypeError(f"{name} is {size!r}: it must be an integer")
+            if size < least:
+                raise ValueError(f"{name} is {size}: it must be {least} or more")
+        dtype = np.dtype(dtype)
+        if not is_attention_dtype(dtype):
+            raise TypeError(f"dtype is {dtype}: it must be float32, float64, float16 or bfloat16")
+        self.key: Array = np.zeros((batch, num_kv_heads, capacity, head_dim), dtype)
+        self.value: Array = np.zeros((batch, num_kv_heads, capacity, value_dim), dtype)
+        self._lengths = np.zeros(batch, np.int64)
+
+    @property
+    def capacity(self) -> int:
+        """The most tokens that each batch entry can hold."""
+        return int(self.key.shape[2])
+
+    @property
+    def lengths(self) -> Lengths:
+        """Tokens held for each batch entry."""
+        return self._lengths.copy()
+
+    def append(
+        self, key: npt.ArrayLike, value: npt.ArrayLike, lengths: npt.ArrayLike | None = None
+    ) -> None:
+        """Add tokens after those held.
+
+        Parameters
+        ----------
+        key : array, shape (B, Hkv, S, D)
+        value : array, shape (B, Hkv, S, Dv)
+        lengths : int or array of int, shape (B,), optional
+            How many of the S tokens of each batch entry are real, from the first on; all by default.
+
+        Raises
+        ------
+        ValueError
+            If an entry would hold more than `capacity` tokens; then nothing is appended.
+        """
+        k, v = as_attention_floats(key=key, value=value)
+        for name, x, held in (("key", k, self.key), ("value", v, self.value)):
+            if x.dtype != held.dtype:
+                raise TypeError(f"{name} has dtype {x.dtype}: the cache holds {held.dtype}")
+            wanted = (*held.shape[:2], k.shape[2] if k.ndim == 4 else "S", held.shape[3])
+            if x.shape != wanted:
+                text = ", ".join(map(str, wanted))
+                raise ValueError(f"{name} has shape {describe(x.shape)}: it must be ({text})")
+        new = self._per_entry("lengths", k.shape[2] if lengths is None else lengths, k.shape[2])
+        total = self._lengths + new
+        if (total > self.capacity).any():
+            raise ValueError(
+                f"the cache has capacity {self.capacity} and holds {self._lengths.max()} tokens: "
+                f"it cannot take {new.max()} more"
+            )
+        for b, (begin, count) in enumerate(zip(self._lengths, new, strict=True)):
+            self.key[b, :, begin : begin + count] = k[b, :, :count]
+            self.value[b, :, begin : begin + count] = v[b, :, :count]
+        self._lengths = total
+
+    def truncate(self, length: npt.ArrayLike) -> None:
+        """Forget all but the first tokens.
+
+        Parameters
+        ----------
+        length : int or array of int, shape (B,)
+            How many tokens to keep, of each batch entry at most as many as it holds.
+        """
+        kept = self._per_entry("length", length, None)
+        if (kept > self._lengths).any():
+            entry = int(np.argmax(kept > self._lengths))
+            raise ValueError(
+                f"length is {kept[entry]} for batch entry {entry}, which holds "
+                f"{self._lengths[entry]} tokens: it must not be more"
+            )
+        self._lengths = kept
+
+    def _per_entry(self, name: str, given: Any, most: int | None) -> Lengths:
+        counts = per_batch(name, given, self._lengths.shape)
+        if counts.size and (counts.min() < 0 or (most is not None and counts.max() > most)):
+            raise ValueError(
+                f"{name} goes from {counts.min()} to {counts.max()}: it must be 0 or more"
+                + ("" if most is None else f" and at most the {most} tokens given")
+            )
+        return counts.copy()
