@@ -29,7 +29,7 @@ def equal_threads():
 def measure(benchmark, peak):
     """Return a function that times a call and notes its GFLOP/s, GB/s or texts/s."""
 
-    def run(function, *, flops=None, read_bytes=None, texts=None):
+    def run(function, *, flops=None, read_bytes=None, texts=None, dtype="float32"):
         benchmark.pedantic(
             function, rounds=1, warmup_rounds=1
         ) if benchmark.disabled else benchmark(function)
@@ -39,7 +39,8 @@ def measure(benchmark, peak):
         info = benchmark.extra_info
         if flops is not None:
             info["GFLOP/s"] = 1e-9 * flops / seconds
-            info["of peak"] = info["GFLOP/s"] / peak.float32
+            # float16 is widened: its peak is float32's
+            info["of peak"] = info["GFLOP/s"] / getattr(peak, dtype, peak.float32)
         if read_bytes is not None:
             info["GB/s"] = 1e-9 * read_bytes / seconds
             info["of read bandwidth"] = info["GB/s"] / peak.read
@@ -67,13 +68,19 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.section("rates")
     terminalreporter.write_line(
         f"{hw.active_isa()}, {hw.get_num_threads()} threads; peak {machine.float32:.0f} GFLOP/s "
-        f"float32, {machine.read:.0f} GB/s read"
+        f"float32, {machine.bfloat16:.0f} bfloat16, {machine.read:.0f} GB/s read"
     )
+    medians = {}  # of headwise, by group
+    for run in runs:
+        if run.params and run.params.get("library") == "headwise":
+            medians[run.group] = run.stats.median
     for run in runs:
         rates = (
             f"{name} {value:.1%}" if name.startswith("of ") else f"{value:.1f} {name}"
             for name, value in run.extra_info.items()
         )
+        ours = medians.get(run.group)
+        ratio = f"  headwise is {run.stats.median / ours:.2f} x" if ours else ""
         terminalreporter.write_line(
-            f"{run.name:62} {run.stats.median * 1e6:12.1f} us  {', '.join(rates)}"
+            f"{run.name:75} {run.stats.median * 1e6:12.1f} us  {', '.join(rates)}{ratio}"
         )

@@ -251,10 +251,12 @@ hw_status hw_pool(const hw_pool_params* a) {
 hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return HW_UNSUPPORTED_ISA;
-  if (!is_dtype(dtype) || !(seconds > 0)) return HW_INVALID_ARGUMENT;
+  if (!(is_dtype(dtype) || is_16_bit(dtype)) || !(seconds > 0)) return HW_INVALID_ARGUMENT;
+  const Bf16Kernels* bf16 = dtype == HW_BFLOAT16 ? active_bf16_kernels() : nullptr;
+  if (is_16_bit(dtype)) dtype = HW_FLOAT32;
   *gflops = 1e-9 * measure(seconds, [&](int) {
               double sink[8];
-              return kernels->fma_probe(dtype, 200000, sink);
+              return bf16 ? bf16->dot_probe(200000, sink) : kernels->fma_probe(dtype, 200000, sink);
             });
   return HW_OK;
 }

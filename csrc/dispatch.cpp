@@ -24,7 +24,7 @@ const std::vector<Isa>& available_isas() {
     std::vector<Isa> isas;
 #if defined(__x86_64__)
     const CpuFeatures cpu = detect_cpu();
-    if (cpu.avx512 && cpu.avx512_bf16) isas.push_back({"avx512_bf16", &kernels_avx512, &bf16_kernels_avx512});
+    if (cpu.avx512 && cpu.avx512_bf16) isas.push_back({"avx512_bf16", &kernels_avx512, &kernels_avx512_bf16});
     if (cpu.avx512) isas.push_back({"avx512", &kernels_avx512, nullptr});
     if (cpu.avx2) isas.push_back({"avx2", &kernels_avx2, nullptr});
 #endif

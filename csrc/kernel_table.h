@@ -22,11 +22,12 @@ struct KernelTable {
 // Kernels for bfloat16 alone, on instructions that multiply it. Others widen it to float32.
 struct Bf16Kernels {
   hw_status (*attention)(const hw_attention_params&);
+  double (*dot_probe)(int64_t iterations, void* sink);  // sink: 64 bytes
 };
 
 extern const KernelTable kernels_scalar;
 extern const KernelTable kernels_avx2;
 extern const KernelTable kernels_avx512;
-extern const Bf16Kernels bf16_kernels_avx512;
+extern const Bf16Kernels kernels_avx512_bf16;
 
 }  // namespace headwise

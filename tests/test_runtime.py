@@ -46,9 +46,12 @@ def test_available_isas():
 def test_available_isas_are_those_of_the_cpu():
     with open("/proc/cpuinfo") as file:
         flags = next(line for line in file if line.startswith("flags")).split()
+    avx2 = {"avx2", "fma", "f16c"}
+    avx512 = avx2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
     needed = {
-        "avx512": {"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl"},
-        "avx2": {"avx2", "fma"},
+        "avx512_bf16": avx512 | {"avx512_bf16"},
+        "avx512": avx512,
+        "avx2": avx2,
         "scalar": set(),
     }
     expected = tuple(isa for isa in BUILT_ISAS if needed[isa] <= set(flags))

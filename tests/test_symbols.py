@@ -21,7 +21,8 @@ def symbols(request, build_tree):
     nm = shutil.which("nm")
     if nm is None:
         pytest.skip("there is no nm")
-    object_file = build_tree / f"CMakeFiles/kernels_{request.param}.dir/csrc/kernels.cpp.o"
+    folder = build_tree / f"CMakeFiles/kernels_{request.param}.dir"
+    (object_file,) = folder.rglob("*.o")
     return request.param, [tuple(line.split()[-2:]) for line in run(nm, object_file).splitlines()]
 
 

@@ -209,7 +209,7 @@ hw_status hw_pool(const hw_pool_params* params);
 /* ---- what this machine can do ---------------------------------------------------------------- */
 
 /* Measured with the active ISA on all threads: independent fused multiply-adds in registers, in
- * 1e9 flop a second, and the sum of a buffer larger than any cache, in 1e9 bytes a second. */
+ * 1e9 flop a second (of 16-bit numbers those of float32, if they are widened), and the sum of a buffer larger than any cache, in 1e9 bytes a second. */
 hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops);
 hw_status hw_peak_bandwidth(double seconds, double* gigabytes_per_second);
 

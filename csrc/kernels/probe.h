@@ -19,6 +19,22 @@ double fma_probe(i64 iterations, T* sink) {
   return 2.0 * kChains * V::kLanes * double(iterations);
 }
 
+// The same of products of pairs of numbers.
+template <class Pair>
+double dot_probe(i64 iterations, float* sink) {
+  using V = Vec<float>;
+  constexpr int kChains = 12;
+  V chain[kChains];
+  const auto a = Vec<Pair>::broadcast({}), b = a;
+  unroll<kChains>([&](auto i) { chain[i] = V::broadcast(float(i)); });
+  for (i64 n = 0; n < iterations; ++n)
+    unroll<kChains>([&](auto i) { chain[i] = Vec<Pair>::fma(a, b, chain[i]); });
+  V sum = V::zero();
+  unroll<kChains>([&](auto i) { sum = sum + chain[i]; });
+  sum.store(sink);
+  return 4.0 * kChains * V::kLanes * double(iterations);
+}
+
 // The sum of n floats: reading and hardly anything else.
 inline float read_probe(const float* p, i64 n) {
   using V = Vec<float>;

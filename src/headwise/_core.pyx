@@ -445,12 +445,17 @@ def set_num_threads(int n):
     check(hw_set_num_threads(n))
 
 
-def peak_flops(bint float64, double seconds):
-    """Return measured fused multiply-add GFLOP/s."""
+def peak_flops(str dtype, double seconds):
+    """Return measured fused multiply-add GFLOP/s of float32, float64 or bfloat16."""
+    cdef hw_dtype number = HW_FLOAT32
     cdef double result = 0
     cdef hw_status status
+    if dtype == "float64":
+        number = HW_FLOAT64
+    elif dtype == "bfloat16":
+        number = HW_BFLOAT16
     with nogil:
-        status = hw_peak_flops(HW_FLOAT64 if float64 else HW_FLOAT32, seconds, &result)
+        status = hw_peak_flops(number, seconds, &result)
     check(status)
     return result
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import functional
-from .functional._arrays import Array, as_finite, as_floats, as_integers, describe
+from .functional._arrays import Array, as_finite, as_attention_floats, as_integers, describe
 
 _FLOAT_TYPES = {1: "FLOAT", 10: "FLOAT16", 11: "DOUBLE", 16: "BFLOAT16"}  # of TensorProto.DataType
 _AFTER_SOFTCAP, _AFTER_MASK, _AFTER_SOFTMAX = 1, 2, 3  # of qk_matmul_output_mode; 0 is the product
@@ -154,8 +154,8 @@ def attention(
         if nonpad_kv_seqlen is not None and excluded:
             raise ValueError(f"nonpad_kv_seqlen is given with {name}: they exclude each other")
 
-    q, k = as_floats(Q=Q, K=K)
-    (v,) = as_floats(V=V)
+    q, k = as_attention_floats(Q=Q, K=K)
+    (v,) = as_attention_floats(V=V)
     query = _split_heads("Q", q, q.ndim, "q_num_heads", q_num_heads)
     key = _split_heads("K", k, q.ndim, "kv_num_heads", kv_num_heads)
     value = _split_heads("V", v, q.ndim, "kv_num_heads", kv_num_heads)
@@ -282,8 +282,8 @@ def _append(
     past_key: npt.ArrayLike, past_value: npt.ArrayLike, key: Array, value: Array
 ) -> tuple[int, Array, Array]:
     """Return P, and key and value after those of the past."""
-    _, old_key = as_floats(K=key, past_key=past_key)
-    _, old_value = as_floats(V=value, past_value=past_value)
+    _, old_key = as_attention_floats(K=key, past_key=past_key)
+    _, old_value = as_attention_floats(V=value, past_value=past_value)
     batch, kv_heads = key.shape[:2]
     _check_shape("past_key", old_key, (batch, kv_heads, None, key.shape[3]))
     past = old_key.shape[2]

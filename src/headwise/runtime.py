@@ -40,7 +40,7 @@ def set_num_threads(n: int) -> None:
 
 
 def active_isa() -> str:
-    """Return the instruction set in use: "avx512", "avx2" or "scalar".
+    """Return the instruction set in use: "avx512_bf16", "avx512", "avx2" or "scalar".
 
     It is the best one of :func:`available_isas`, or the one the environment variable
     ``HEADWISE_ISA`` named when headwise was imported.
@@ -70,12 +70,16 @@ class Peak(NamedTuple):
     ----------
     float32, float64 : float
         Fused multiply-adds in registers, in GFLOP/s.
+    bfloat16 : float
+        The same of bfloat16 products summed in float32; `float32` where the CPU has no such
+        instruction.
     read : float
         Reading memory, in GB/s.
     """
 
     float32: float
     float64: float
+    bfloat16: float
     read: float
 
 
@@ -91,7 +95,8 @@ def peak(seconds: float = 0.2) -> Peak:
     if not 0 < seconds <= 60:
         raise ValueError(f"seconds is {seconds!r}: it must be above 0 and at most 60")
     return Peak(
-        _core.peak_flops(False, seconds),
-        _core.peak_flops(True, seconds),
+        _core.peak_flops("float32", seconds),
+        _core.peak_flops("float64", seconds),
+        _core.peak_flops("bfloat16", seconds),
         _core.peak_bandwidth(seconds),
     )
