@@ -226,14 +226,14 @@ const void* this_thread() {
 
 void set_interrupt_check(int (*check)(void)) { interrupt_check = check; }
 
-bool interrupt_requested(int64_t* last_asked) {
+bool interrupt_requested() {
+  using Clock = std::chrono::steady_clock;
+  thread_local Clock::time_point last_asked;
   const auto check = interrupt_check.load(std::memory_order_relaxed);
   if (!check) return false;
-  constexpr std::chrono::nanoseconds kInterval = std::chrono::milliseconds(20);
-  const int64_t now = std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
-  if (*last_asked == 0) *last_asked = now;
-  if (now - *last_asked < kInterval.count()) return false;
-  *last_asked = now;
+  const auto now = Clock::now();
+  if (now - last_asked < std::chrono::milliseconds(20)) return false;
+  last_asked = now;
   return check() != 0;
 }
 

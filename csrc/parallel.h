@@ -22,8 +22,8 @@ void* thread_workspace(size_t bytes);
 // A value that differs from thread to thread.
 const void* this_thread();
 
-// Asks the check that hw_set_interrupt_check() set, if 20 ms have passed since *last_asked (0: never yet).
-bool interrupt_requested(int64_t* last_asked);
+// Asks the check that hw_set_interrupt_check() set, if this thread has not done so for 20 ms.
+bool interrupt_requested();
 void set_interrupt_check(int (*check)(void));
 
 int num_threads();
@@ -47,7 +47,7 @@ class TaskCounter {
 
   // Whether to give up; also for a long task to ask now and then.
   bool stopped() {
-    if (headwise::this_thread() == caller_ && headwise::interrupt_requested(&last_asked_)) stop(HW_INTERRUPTED);
+    if (headwise::this_thread() == caller_ && headwise::interrupt_requested()) stop(HW_INTERRUPTED);
     return ended();
   }
 
@@ -59,7 +59,6 @@ class TaskCounter {
 
   int64_t count_;
   const void* caller_;
-  int64_t last_asked_ = 0;  // of the calling thread alone
   int64_t taken_ = 0;
   hw_status status_ = HW_OK;
 };

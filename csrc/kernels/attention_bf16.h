@@ -54,7 +54,7 @@ class Bf16Products {
   }
 
   // values[j / 2][d] = V[j][d], V[j + 1][d]; a last key without a partner is paired with 0.
-  void load_values(const HeadProblem<float>& p, i64 begin, i64 count) {
+  HEADWISE_NOINLINE void load_values(const HeadProblem<float>& p, i64 begin, i64 count) {
     columns_ = round_up(p.value_dim, W);
     for (i64 j = 0; j < count; j += 2) {
       const bf16* first = reinterpret_cast<const bf16*>(p.value) + (begin + j) * p.value_row;
@@ -68,7 +68,7 @@ class Bf16Products {
     }
   }
 
-  bool values_finite(const HeadProblem<float>& p, i64 count) const {
+  HEADWISE_NOINLINE bool values_finite(const HeadProblem<float>& p, i64 count) const {
     V zeros = V::zero();  // x * 0 is NaN for an infinity or a NaN
     for (i64 j = 0; j < pairs_of(count); ++j)
       for (i64 d = 0; d < p.value_dim; d += W)
@@ -86,7 +86,7 @@ class Bf16Products {
 
   // As accumulate(), but what a row does not attend is 0 and not its value times 0.
   template <class Mask, class Finish>
-  void accumulate_attended(const HeadProblem<float>& p, const Mask& mask, float* probabilities, i64 count,
+  HEADWISE_NOINLINE void accumulate_attended(const HeadProblem<float>& p, const Mask& mask, float* probabilities, i64 count,
                            i64 rows, i64 lanes, Finish&& finish) {
     pair_probabilities(probabilities, count, lanes);
     for (i64 r = 0; r < rows; ++r)
@@ -120,7 +120,7 @@ class Bf16Products {
   }
 
   // probabilities_[j / 2][r] from probabilities[j][r].
-  void pair_probabilities(const float* probabilities, i64 count, i64 lanes) {
+  HEADWISE_NOINLINE void pair_probabilities(const float* probabilities, i64 count, i64 lanes) {
     for (i64 j = 0; j < count; j += 2)
       for (i64 r = 0; r < lanes; r += W) {
         const V first = V::load(probabilities + j * lanes + r);

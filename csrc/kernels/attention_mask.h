@@ -67,7 +67,7 @@ class TileMask {
   i64 end() const { return end_; }
 
   // What the rows attend of a block of keys. Where it is kSome, attended() tells which.
-  Cover cover(i64 begin, i64 count) {
+  HEADWISE_NOINLINE Cover cover(i64 begin, i64 count) {
     const bool full = begin >= full_begin_ && begin + count <= full_end_;
     if (full && !p_.mask) return Cover::kAll;
     if (p_.mask)
@@ -89,7 +89,7 @@ class TileMask {
   bool changes_scores() const { return p_.softcap > 0 || p_.slopes || float_mask_; }
 
   // In scores [count][lanes]: softcap, ALiBi, the float mask, -inf where not attended; then block_max anew.
-  void apply(Cover cover, i64 begin, i64 count, T* scores, T* block_max) {
+  HEADWISE_NOINLINE void apply(Cover cover, i64 begin, i64 count, T* scores, T* block_max) {
     if (float_mask_)
       with_element<T>(p_.mask_dtype, [&](auto element) { transpose_mask<decltype(element)>(begin, count); });
     const V minus_infinity = V::broadcast(-kInfinity<T>), cap = V::broadcast(p_.softcap);

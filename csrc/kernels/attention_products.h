@@ -83,7 +83,7 @@ class NativeProducts {
     loaded_ = rows_of(p, p.value, p.value_row, p.value_dim, values_, begin, count);
   }
 
-  bool values_finite(const HeadProblem<T>& p, i64 count) const {
+  HEADWISE_NOINLINE bool values_finite(const HeadProblem<T>& p, i64 count) const {
     V zeros = V::zero();  // x * 0 is NaN for an infinity or a NaN
     for (i64 j = 0; j < count; ++j)
       for (i64 d = 0; d < p.value_dim; d += W)
@@ -101,7 +101,7 @@ class NativeProducts {
 
   // The same sums over attended keys alone, since 0 times an infinity or a NaN is not 0.
   template <class Mask, class Finish>
-  void accumulate_attended(const HeadProblem<T>& p, const Mask& mask, T* probabilities, i64 count, i64 rows,
+  HEADWISE_NOINLINE void accumulate_attended(const HeadProblem<T>& p, const Mask& mask, T* probabilities, i64 count, i64 rows,
                            i64 lanes, Finish&& finish) {
     for (i64 r = 0; r < rows; ++r)
       for (i64 d = 0; d < p.value_dim; d += W) {

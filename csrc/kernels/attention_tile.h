@@ -200,7 +200,7 @@ class AttentionTile {
   }
 
   // scores of one block of keys, and block_max down its columns; neither if no row attends any.
-  Cover score_block(i64 begin, i64 count) {
+  HEADWISE_NOINLINE Cover score_block(i64 begin, i64 count) {
     const Cover cover = mask_.cover(begin, count);
     if (cover == Cover::kNone) return cover;
     for (i64 r = 0; r < lanes_; r += W) V::broadcast(-kInfinity<T>).store(m_.block_max + r);
@@ -221,7 +221,7 @@ class AttentionTile {
   }
 
   // scores -> 2^(score - max), with max and sum brought up to date.
-  void exponentiate(const SoftmaxState<T>& state, i64 count) {
+  HEADWISE_NOINLINE void exponentiate(const SoftmaxState<T>& state, i64 count) {
     for (i64 r = 0; r < lanes_;) {
       const int vectors = int(min_of(i64(kMaxTileVectors), (lanes_ - r) / W));
       with_constant<kMaxTileVectors>(vectors, [&](auto n) { exponentiate_columns<n>(state, r, count); });
@@ -255,7 +255,7 @@ class AttentionTile {
   }
 
   // out = rescale out + P V. A block is summed by itself and then added: less rounding than one chain.
-  void accumulate(const SoftmaxState<T>& state, Cover cover, i64 begin, i64 count) {
+  HEADWISE_NOINLINE void accumulate(const SoftmaxState<T>& state, Cover cover, i64 begin, i64 count) {
     m_.products.load_values(p_, begin, count);
     const auto add = [&]<int R, int C>(i64 row, i64 d, V(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
       unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {

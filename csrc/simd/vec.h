@@ -7,6 +7,9 @@
 // Everything an ISA compiles lives in an unnamed namespace: a weak or shared symbol would let the
 // linker keep the AVX-512 copy of a function for all ISAs.
 #define HEADWISE_INLINE inline __attribute__((always_inline))
+// For functions with a register tile in their loops: inlined beside others, whose constants are kept in
+// registers throughout, they would lose those registers and load each operand again.
+#define HEADWISE_NOINLINE __attribute__((noinline))
 // For lambdas that hold a register tile: out of line, its accumulators would go through memory.
 #define HEADWISE_INLINE_LAMBDA __attribute__((always_inline))
 

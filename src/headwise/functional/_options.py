@@ -14,6 +14,8 @@ from ._arrays import Array, as_array, as_finite, as_integers, describe
 if TYPE_CHECKING:
     Window = tuple[int | None, int | None]
 
+MAX_HEAD_DIM = 512
+
 Lengths = npt.NDArray[np.int64]
 
 

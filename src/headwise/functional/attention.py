@@ -22,7 +22,7 @@ from ._arrays import (
     rows_contiguous,
     sum_dtype,
 )
-from ._options import DenseOptions, KernelOptions, MaskOptions, kernel_options
+from ._options import MAX_HEAD_DIM, DenseOptions, KernelOptions, MaskOptions, kernel_options
 from .cache import KVCache
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._options import Window
-
-MAX_HEAD_DIM = 512
 
 
 @overload

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._arrays import Array, as_attention_floats, describe, is_attention_dtype
-from ._options import Lengths, per_batch
+from ._options import MAX_HEAD_DIM, Lengths, per_batch
 
 
 class KVCache:
@@ -57,17 +57,17 @@ class KVCache:
     ) -> None:
         value_dim = head_dim if value_dim is None else value_dim
         sizes = {
-            "batch": (batch, 0),
-            "num_kv_heads": (num_kv_heads, 1),
-            "capacity": (capacity, 0),
-            "head_dim": (head_dim, 1),
-            "value_dim": (value_dim, 1),
+            "batch": (batch, 0, 2**62),
+            "num_kv_heads": (num_kv_heads, 1, 2**62),
+            "capacity": (capacity, 0, 2**62),
+            "head_dim": (head_dim, 1, MAX_HEAD_DIM),
+            "value_dim": (value_dim, 1, MAX_HEAD_DIM),
         }
-        for name, (size, least) in sizes.items():
+        for name, (size, least, most) in sizes.items():
             if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
                 raise TypeError(f"{name} is {size!r}: it must be an integer")
-            if size < least:
-                raise ValueError(f"{name} is {size}: it must be {least} or more")
+            if not least <= size <= most:
+                raise ValueError(f"{name} is {size}: it must be {least} to {most}")
         dtype = np.dtype(dtype)
         if not is_attention_dtype(dtype):
             raise TypeError(f"dtype is {dtype}: it must be float32, float64, float16 or bfloat16")

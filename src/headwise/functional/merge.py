@@ -76,6 +76,7 @@ def merge_attention(
     inverse = (1 / np.where(total == 0, 1, total)).astype(real)
     out = np.zeros(parts[0].shape, real)
     for part, weight in zip(parts, weights, strict=True):
-        out += part.astype(real, copy=False) * (weight * inverse)[..., None]
+        share = (weight * inverse)[..., None]  # where it is 0, what the part holds is no matter
+        np.add(out, np.where(share == 0, 0, part.astype(real, copy=False)) * share, out=out)
     with np.errstate(divide="ignore"):  # log(0) = -inf where nothing was attended
         return out.astype(parts[0].dtype, copy=False), shift + np.log(total)
