@@ -44,9 +44,10 @@ bool ascending(const int64_t* starts, int64_t count) {
 // hw_attention_weights has no value, and passes value_dim 1.
 bool is_valid(const hw_attention_params& a, bool has_value) {
   const auto is_head_dim = [](int64_t d) { return d >= 1 && d <= HEADWISE_MAX_HEAD_DIM; };
-  if (!(is_dtype(a.dtype) || is_16_bit(a.dtype)) || !is_head_dim(a.head_dim) || !is_head_dim(a.value_dim)) return false;
-  if (!none_negative({a.batch, a.query_length, a.key_length, a.num_heads, a.window_left,
-                      a.window_right}) || !isfinite(a.scale))
+  if (!(is_dtype(a.dtype) || is_16_bit(a.dtype)) || !is_head_dim(a.head_dim) || !is_head_dim(a.value_dim))
+    return false;
+  if (!none_negative({a.batch, a.query_length, a.key_length, a.num_heads, a.window_left, a.window_right}) ||
+      !isfinite(a.scale))
     return false;
   if (a.num_kv_heads < 1 || a.num_heads % a.num_kv_heads != 0) return false;
   if (!a.query_starts != !a.key_starts) return false;

@@ -40,6 +40,14 @@ double run_fma_probe(hw_dtype dtype, i64 iterations, void* sink) {
 
 // Named functions, as a lambda here would be a weak symbol, which the linker may share between ISAs.
 const headwise::KernelTable headwise::HEADWISE_ISA_TABLE = {
-    run_attention, run_attention_weights, run_attention_column_sums, run_linear, run_softmax, run_layer_norm,
-    embed, pool, run_fma_probe, read_probe,
+    run_attention,
+    run_attention_weights,
+    run_attention_column_sums,
+    run_linear,
+    run_softmax,
+    run_layer_norm,
+    embed,
+    pool,
+    run_fma_probe,
+    read_probe,
 };

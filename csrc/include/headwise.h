@@ -42,8 +42,8 @@ typedef enum hw_dtype {
 
 /* ---- instruction sets and threads ------------------------------------------------------------ */
 
-/* The ISA in use: "avx512_bf16", "avx512", "avx2" or "scalar". On first use it is the best the CPU and operating
- * system support, or the one the environment variable HEADWISE_ISA names. NULL if that variable
+/* The ISA in use: "avx512_bf16", "avx512", "avx2" or "scalar". On first use it is the best the CPU and
+ * operating system support, or the one the environment variable HEADWISE_ISA names. NULL if that variable
  * names one that cannot run here; every kernel then returns HW_UNSUPPORTED_ISA. */
 const char* hw_active_isa(void);
 
@@ -82,13 +82,14 @@ typedef struct hw_strides {
  *   s = s - alibi_slope * |p - j|       if there are slopes
  *   s = s + attn_mask[i, j]             if the mask is of floats
  * and key j is attended if j < the sequence's number of keys, p - window_left < j < p + window_right (both
- * bounds exclusive), and the mask is neither 0 (HW_BOOL) nor -inf. A causal mask is window_right = 1. A query that attends
- * nothing gives zeros, and lse -inf or its head's sink; what an unattended key or value holds never matters.
+ * bounds exclusive), and the mask is neither 0 (HW_BOOL) nor -inf. A causal mask is window_right = 1. A query
+ * that attends nothing gives zeros, and lse -inf or its head's sink; what an unattended key or value holds
+ * never matters.
  *
  * Sums and softmax are in float32, or float64 for HW_FLOAT64: "real" below.
  */
 typedef struct hw_attention_params {
-  hw_dtype dtype; /* of query, key, value and out */
+  hw_dtype dtype;                         /* of query, key, value and out */
   int64_t batch, num_heads, num_kv_heads; /* num_heads is a multiple of num_kv_heads */
   int64_t head_dim, value_dim;            /* 1 .. HEADWISE_MAX_HEAD_DIM */
   int64_t query_length, key_length;
@@ -101,13 +102,13 @@ typedef struct hw_attention_params {
   const int64_t* query_offsets; /* optional (batch): key position of each sequence's first query; else 0 */
   int64_t window_left, window_right; /* 0: no bound */
   double scale;
-  double softcap; /* 0: none */
-  const void* attn_mask; /* optional (batch, num_heads, query_length, key_length); any strides, 0 too */
-  hw_dtype mask_dtype; /* HW_BOOL, dtype, or for 16-bit dtypes HW_FLOAT32 */
+  double softcap;             /* 0: none */
+  const void* attn_mask;      /* optional (batch, num_heads, query_length, key_length); any strides, 0 too */
+  hw_dtype mask_dtype;        /* HW_BOOL, dtype, or for 16-bit dtypes HW_FLOAT32 */
   const int64_t* mask_starts; /* (batch): where each sequence's mask begins, in elements */
   hw_strides mask_strides;    /* of head and row */
   int64_t mask_column_stride;
-  const double* alibi_slopes;  /* optional (batch, num_heads), or (num_heads) with batch stride 0 */
+  const double* alibi_slopes; /* optional (batch, num_heads), or (num_heads) with batch stride 0 */
   int64_t alibi_batch_stride;
   const double* sinks; /* optional (num_heads): an extra logit in the denominator and in lse */
 } hw_attention_params;
@@ -209,7 +210,8 @@ hw_status hw_pool(const hw_pool_params* params);
 /* ---- what this machine can do ---------------------------------------------------------------- */
 
 /* Measured with the active ISA on all threads: independent fused multiply-adds in registers, in
- * 1e9 flop a second (of 16-bit numbers those of float32, if they are widened), and the sum of a buffer larger than any cache, in 1e9 bytes a second. */
+ * 1e9 flop a second (of 16-bit numbers those of float32, if they are widened), and the sum of a buffer larger
+ * than any cache, in 1e9 bytes a second. */
 hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops);
 hw_status hw_peak_bandwidth(double seconds, double* gigabytes_per_second);
 

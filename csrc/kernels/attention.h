@@ -16,8 +16,8 @@ class TileGrid {
       const i64 keys = a.key_starts ? a.key_starts[b + 1] - a.key_starts[b] : a.key_length;
       tiles_ += tiles_of(b) * a.num_kv_heads;
       most_keys_ = max_of(most_keys_, keys);
-      flops_ += 2.0 * double(tiles_of(b) * Rows * a.num_kv_heads) * double(keys) *
-                double(a.head_dim + a.value_dim);
+      flops_ +=
+          2.0 * double(tiles_of(b) * Rows * a.num_kv_heads) * double(keys) * double(a.head_dim + a.value_dim);
     }
   }
 
@@ -76,16 +76,16 @@ template <class Products, class Run>
 hw_status for_each_tile(const hw_attention_params& a, Run&& run) {
   using T = typename Products::Real;
   const TileGrid<kTileRows<T>> grid(a);
-  return for_each_task<Products>(
-      a, threads_for(grid.flops(), grid.tiles()), grid.tiles(), [&](TaskCounter& counter, auto& memory) {
-        typename TileGrid<kTileRows<T>>::Walk walk(grid);
-        for (i64 task; (task = counter.next()) >= 0;) {
-          const auto [b, head, first_row] = walk.at(task);
-          const HeadProblem<T> problem = head_problem<T>(a, b, head);
-          AttentionTile<Products> tile(problem, first_row, memory);
-          run(problem, tile, counter);
-        }
-      });
+  return for_each_task<Products>(a, threads_for(grid.flops(), grid.tiles()), grid.tiles(),
+                                 [&](TaskCounter& counter, auto& memory) {
+                                   typename TileGrid<kTileRows<T>>::Walk walk(grid);
+                                   for (i64 task; (task = counter.next()) >= 0;) {
+                                     const auto [b, head, first_row] = walk.at(task);
+                                     const HeadProblem<T> problem = head_problem<T>(a, b, head);
+                                     AttentionTile<Products> tile(problem, first_row, memory);
+                                     run(problem, tile, counter);
+                                   }
+                                 });
 }
 
 // For few tiles of many keys: the splits of a tile are dealt out, in waves, and merged in order.
@@ -107,15 +107,16 @@ hw_status attention_by_splits(const hw_attention_params& a, int threads) {
   };
   // f(tile, its number, task) for `each` tasks a tile.
   const auto for_each = [&](i64 each, auto&& f) {
-    return for_each_task<Products>(a, threads, grid.tiles() * each, [&](TaskCounter& counter, auto& tile_memory) {
-      typename TileGrid<kTileRows<T>>::Walk walk(grid);
-      for (i64 task; (task = counter.next()) >= 0;) {
-        const auto [b, head, first_row] = walk.at(task / each);
-        const HeadProblem<T> problem = head_problem<T>(a, b, head);
-        AttentionTile<Products> tile(problem, first_row, tile_memory);
-        f(tile, task / each, task % each);
-      }
-    });
+    return for_each_task<Products>(a, threads, grid.tiles() * each,
+                                   [&](TaskCounter& counter, auto& tile_memory) {
+                                     typename TileGrid<kTileRows<T>>::Walk walk(grid);
+                                     for (i64 task; (task = counter.next()) >= 0;) {
+                                       const auto [b, head, first_row] = walk.at(task / each);
+                                       const HeadProblem<T> problem = head_problem<T>(a, b, head);
+                                       AttentionTile<Products> tile(problem, first_row, tile_memory);
+                                       f(tile, task / each, task % each);
+                                     }
+                                   });
   };
   hw_status status = HW_OK;
   for (i64 first = 0; first < splits && status == HW_OK; first += wave) {
@@ -142,10 +143,10 @@ hw_status attention(const hw_attention_params& a) {
   const TileGrid<kTileRows<T>> grid(a);
   const i64 splits = ceil_div(grid.most_keys(), kSplit);
   const int threads = threads_for(grid.flops(), grid.tiles() * splits);
-  if (threads > 1 && splits > 1 && grid.tiles() < 4 * i64(threads)) return attention_by_splits<Products>(a, threads);
-  return for_each_tile<Products>(a, [](auto&, auto& tile, TaskCounter& counter) {
-    tile.attend([&] { return counter.stopped(); });
-  });
+  if (threads > 1 && splits > 1 && grid.tiles() < 4 * i64(threads))
+    return attention_by_splits<Products>(a, threads);
+  return for_each_tile<Products>(
+      a, [](auto&, auto& tile, TaskCounter& counter) { tile.attend([&] { return counter.stopped(); }); });
 }
 
 template <class T>

@@ -22,7 +22,8 @@ class Bf16Products {
         values_(arena.take<bf16_pair>(pairs_of(kMaxKeyBlock) * round_up(a.value_dim, W))),
         probabilities_(arena.take<bf16_pair>(pairs_of(kMaxKeyBlock) * kRows)) {}
 
-  // query_t[d / 2][r] = Q[r][d], Q[r][d + 1]; the lanes past the last row and the number past the last hold 0.
+  // query_t[d / 2][r] = Q[r][d], Q[r][d + 1]; the lanes past the last row and the number past the last hold
+  // 0.
   void pack_queries(const HeadProblem<float>& p, i64 first, i64 rows, i64 lanes) {
     for (i64 r = 0; r < lanes; r += W)
       for (i64 d = 0; d < p.head_dim; d += 2 * W) {
@@ -46,11 +47,11 @@ class Bf16Products {
     const V scale = V::broadcast(p.scale);
     score_keys(keys_of(p, begin, count), count, query_t_, rows, lanes, pairs_of(p.head_dim),
                [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
-                      unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-                        unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA { s[r][c] = s[r][c] * scale; });
-                      });
-                      finish(j, lane, s);
-                    });
+                 unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+                   unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA { s[r][c] = s[r][c] * scale; });
+                 });
+                 finish(j, lane, s);
+               });
   }
 
   // values[j / 2][d] = V[j][d], V[j + 1][d]; a last key without a partner is paired with 0.
@@ -80,14 +81,15 @@ class Bf16Products {
   HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float* probabilities, i64 count, i64 rows,
                                   i64 lanes, Finish&& finish) {
     pair_probabilities(probabilities, count, lanes);
-    multiply<false>(Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_, p.value_dim,
-                    pairs_of(count), finish);
+    multiply<false>(Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_,
+                    p.value_dim, pairs_of(count), finish);
   }
 
   // As accumulate(), but what a row does not attend is 0 and not its value times 0.
   template <class Mask, class Finish>
-  HEADWISE_NOINLINE void accumulate_attended(const HeadProblem<float>& p, const Mask& mask, float* probabilities, i64 count,
-                           i64 rows, i64 lanes, Finish&& finish) {
+  HEADWISE_NOINLINE void accumulate_attended(const HeadProblem<float>& p, const Mask& mask,
+                                             float* probabilities, i64 count, i64 rows, i64 lanes,
+                                             Finish&& finish) {
     pair_probabilities(probabilities, count, lanes);
     for (i64 r = 0; r < rows; ++r)
       for (i64 d = 0; d < p.value_dim; d += W) {

@@ -37,10 +37,10 @@ class TileMask {
 
  public:
   struct Memory {
-    uint64_t* attended;      // [Block]: bit r of word j is whether row r attends key j of the block
-    uint8_t* bits;           // [Rows / 8][Block]: the same, as read
-    T* bias;                 // [Block][lanes]: a float mask's block, transposed, times log2(e)
-    T *position, *slope;     // [lanes]: of a row's query after the tile's first; of its head, times log2(e)
+    uint64_t* attended;   // [Block]: bit r of word j is whether row r attends key j of the block
+    uint8_t* bits;        // [Rows / 8][Block]: the same, as read
+    T* bias;              // [Block][lanes]: a float mask's block, transposed, times log2(e)
+    T *position, *slope;  // [lanes]: of a row's query after the tile's first; of its head, times log2(e)
     explicit Memory(Arena& arena)
         : attended(arena.take<uint64_t>(Block)),
           bits(arena.take<uint8_t>(ceil_div(Rows, 8) * Block)),

@@ -76,7 +76,8 @@ class NativeProducts {
   HEADWISE_INLINE void score(const HeadProblem<T>& p, i64 begin, i64 count, i64 rows, i64 lanes,
                              Finish&& finish) {
     const RowView<T> keys = rows_of(p, p.key, p.key_row, p.head_dim, keys_, begin, count);
-    score_keys(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), count, query_t_, rows, lanes, p.head_dim, finish);
+    score_keys(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), count, query_t_, rows, lanes, p.head_dim,
+               finish);
   }
 
   void load_values(const HeadProblem<T>& p, i64 begin, i64 count) {
@@ -86,8 +87,7 @@ class NativeProducts {
   HEADWISE_NOINLINE bool values_finite(const HeadProblem<T>& p, i64 count) const {
     V zeros = V::zero();  // x * 0 is NaN for an infinity or a NaN
     for (i64 j = 0; j < count; ++j)
-      for (i64 d = 0; d < p.value_dim; d += W)
-        zeros = V::fma(value(p, j, d), V::zero(), zeros);
+      for (i64 d = 0; d < p.value_dim; d += W) zeros = V::fma(value(p, j, d), V::zero(), zeros);
     return zeros.sum() == 0;
   }
 
@@ -95,14 +95,14 @@ class NativeProducts {
   template <class Finish>
   HEADWISE_INLINE void accumulate(const HeadProblem<T>& p, T* probabilities, i64 count, i64 rows, i64 lanes,
                                   Finish&& finish) {
-    multiply<true>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row, p.value_dim, count,
-                   finish);
+    multiply<true>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row, p.value_dim,
+                   count, finish);
   }
 
   // The same sums over attended keys alone, since 0 times an infinity or a NaN is not 0.
   template <class Mask, class Finish>
-  HEADWISE_NOINLINE void accumulate_attended(const HeadProblem<T>& p, const Mask& mask, T* probabilities, i64 count, i64 rows,
-                           i64 lanes, Finish&& finish) {
+  HEADWISE_NOINLINE void accumulate_attended(const HeadProblem<T>& p, const Mask& mask, T* probabilities,
+                                             i64 count, i64 rows, i64 lanes, Finish&& finish) {
     for (i64 r = 0; r < rows; ++r)
       for (i64 d = 0; d < p.value_dim; d += W) {
         V sum[1][1] = {{V::zero()}};
@@ -133,7 +133,7 @@ class NativeProducts {
   }
 
   RowView<T> rows_of(const HeadProblem<T>& p, const char* data, i64 row, i64 columns, T* wide, i64 begin,
-                  i64 count) const {
+                     i64 count) const {
     data += begin * row * size_of(p.dtype);
     if (!wide_) return {reinterpret_cast<const T*>(data), row};
     const i64 wide_row = round_up(columns, W);

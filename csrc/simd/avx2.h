@@ -70,8 +70,12 @@ struct Vec<float> {
     return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), exponent))};
   }
 
-  static size_t lanes_of(Mask m) { return size_t(__builtin_popcount(_mm256_movemask_ps(_mm256_castsi256_ps(m)))); }
-  static Vec convert(const f16* p) { return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+  static size_t lanes_of(Mask m) {
+    return size_t(__builtin_popcount(_mm256_movemask_ps(_mm256_castsi256_ps(m))));
+  }
+  static Vec convert(const f16* p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
   static Vec convert(const bf16* p) {
     const __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(x, 16))};

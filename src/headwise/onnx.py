@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import functional
-from .functional._arrays import Array, as_finite, as_attention_floats, as_integers, describe
+from .functional._arrays import Array, as_attention_floats, as_finite, as_integers, describe
 
 _FLOAT_TYPES = {1: "FLOAT", 10: "FLOAT16", 11: "DOUBLE", 16: "BFLOAT16"}  # of TensorProto.DataType
 _AFTER_SOFTCAP, _AFTER_MASK, _AFTER_SOFTMAX = 1, 2, 3  # of qk_matmul_output_mode; 0 is the product

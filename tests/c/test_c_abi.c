@@ -106,7 +106,7 @@ static void attention_dense(void) {
     p.lse_strides = (hw_strides){H * SQ, SQ, 1};
     p.key_lengths = lengths;
     p.query_offsets = offsets;
-    p.causal = causal;
+    p.window_right = causal; /* exclusive: key i + offset is the last */
     OK(hw_attention(&p));
     for (int b = 0; b < B; ++b)
       for (int h = 0; h < H; ++h)
@@ -170,6 +170,139 @@ static void attention_weights(void) {
     check_close(sum, row < H * SQ ? 1 : 0, 2e-6);
   }
   free(q), free(k), free(out);
+}
+
+/* A causal mask as an array gives the bits of the window, whatever the array's type. */
+static void attention_mask(void) {
+  float *q = numbers(B * H * SQ * D, 1), *k = numbers(B * G * SK * D, 2), *v = numbers(B * G * SK * DV, 3);
+  float *out = numbers(B * H * SQ * DV, 4), *expected = numbers(B * H * SQ * DV, 5);
+  const int64_t offsets[B] = {10, 10}, starts[B] = {0, 0};
+  unsigned char allowed[SQ * SK];
+  float bias[SQ * SK];
+  for (int i = 0; i < SQ; ++i)
+    for (int j = 0; j < SK; ++j) {
+      allowed[i * SK + j] = j <= i + 10;
+      bias[i * SK + j] = j <= i + 10 ? 0.0f : -INFINITY;
+    }
+  hw_attention_params p = dense(q, k, v, expected);
+  p.query_offsets = offsets;
+  p.window_right = 1;
+  OK(hw_attention(&p));
+  p.out = out;
+  p.window_right = 0;
+  p.mask_starts = starts;
+  p.mask_strides = (hw_strides){0, 0, SK};
+  p.mask_column_stride = 1;
+  for (int type = 0; type < 2; ++type) {
+    p.attn_mask = type ? (const void*)bias : (const void*)allowed;
+    p.mask_dtype = type ? HW_FLOAT32 : HW_BOOL;
+    memset(out, 0xff, sizeof(float) * B * H * SQ * DV);
+    OK(hw_attention(&p));
+    CHECK(memcmp(out, expected, sizeof(float) * B * H * SQ * DV) == 0);
+  }
+  p.mask_dtype = HW_FLOAT64;
+  INVALID(hw_attention(&p));
+  free(q), free(k), free(v), free(out), free(expected);
+}
+
+/* One key of score 0, slope 0.5 at distance 3, capped: exp(-1.5) / (exp(-1.5) + exp(sink)) of its value. */
+static void attention_scores(void) {
+  const float q[] = {0, 0}, k[] = {1, 2}, v[] = {8};
+  const int64_t offset = 3;
+  const double slope = 0.5, sink = -1;
+  float out[1], lse[1];
+  const hw_attention_params p = {
+      .dtype = HW_FLOAT32,
+      .batch = 1,
+      .num_heads = 1,
+      .num_kv_heads = 1,
+      .head_dim = 2,
+      .value_dim = 1,
+      .query_length = 1,
+      .key_length = 1,
+      .query = q,
+      .key = k,
+      .value = v,
+      .out = out,
+      .lse = lse,
+      .query_offsets = &offset,
+      .scale = 1,
+      .softcap = 4,
+      .alibi_slopes = &slope,
+      .sinks = &sink,
+  };
+  OK(hw_attention(&p));
+  check_close(out[0], 8 * exp(-1.5) / (exp(-1.5) + exp(-1)), 2e-6);
+  check_close(lse[0], log(exp(-1.5) + exp(-1)), 2e-6);
+}
+
+static void attention_column_sums(void) {
+  float *q = numbers(B * H * SQ * D, 1), *k = numbers(B * G * SK * D, 2);
+  float *weights = numbers(B * H * SQ * SK, 4), *sums = numbers(B * H * SK, 5);
+  hw_attention_params p = dense(q, k, NULL, weights);
+  p.out_strides = (hw_strides){H * SQ * SK, SQ * SK, SK};
+  OK(hw_attention_weights(&p));
+  p.out = sums;
+  p.out_strides = (hw_strides){H * SK, SK, 0};
+  OK(hw_attention_column_sums(&p));
+  for (int head = 0; head < B * H; ++head)
+    for (int j = 0; j < SK; ++j) {
+      double expected = 0;
+      for (int i = 0; i < SQ; ++i) expected += weights[(head * SQ + i) * SK + j];
+      check_close(sums[head * SK + j], expected, 2e-6);
+    }
+  free(q), free(k), free(weights), free(sums);
+}
+
+/* 16-bit numbers: 0, 1 and 2 are 0, 0x3f80 and 0x4000 as bfloat16, 0, 0x3c00 and 0x4000 as float16. */
+static void attention_16_bits(void) {
+  for (int type = 0; type < 2; ++type) {
+    const uint16_t one = type ? 0x3c00 : 0x3f80, two = 0x4000;
+    const uint16_t q[] = {0, 0, 0}, k[] = {one, two, one, two, one, two}, v[] = {0, two};
+    uint16_t out = 0xffff;
+    const hw_attention_params p = {
+        .dtype = type ? HW_FLOAT16 : HW_BFLOAT16,
+        .batch = 1,
+        .num_heads = 1,
+        .num_kv_heads = 1,
+        .head_dim = 3,
+        .value_dim = 1,
+        .query_length = 1,
+        .key_length = 2,
+        .query = q,
+        .key = k,
+        .value = v,
+        .out = &out,
+        .key_strides = {6, 6, 3},
+        .value_strides = {2, 2, 1},
+        .scale = 1,
+    };
+    OK(hw_attention(&p));
+    CHECK(out == one);
+  }
+}
+
+static int stop(void) { return 1; }
+static int go_on(void) { return 0; }
+
+static void interruption(void) {
+  enum { N = 2000 };
+  float *x = numbers(N * D, 1), *out = numbers(N * D, 2);
+  hw_attention_params p = dense(x, x, x, out);
+  p.batch = p.num_heads = p.num_kv_heads = 1;
+  p.query_length = p.key_length = N;
+  p.value_dim = D;
+  p.query_strides = p.key_strides = p.value_strides = p.out_strides = (hw_strides){0, 0, D};
+  hw_set_interrupt_check(stop);
+  /* It is asked every 20 ms at most, and the case runs on several instruction sets. */
+  hw_status status = HW_OK;
+  for (int i = 0; i < 100000 && status == HW_OK; ++i) status = hw_attention(&p);
+  CHECK(status == HW_INTERRUPTED);
+  hw_set_interrupt_check(go_on);
+  OK(hw_attention(&p));
+  hw_set_interrupt_check(NULL);
+  OK(hw_attention(&p));
+  free(x), free(out);
 }
 
 /* ---- linear layers and row kernels ---- */
@@ -493,6 +626,11 @@ static const struct {
     {"attention_dense", attention_dense},
     {"attention_varlen", attention_varlen},
     {"attention_weights", attention_weights},
+    {"attention_mask", attention_mask},
+    {"attention_scores", attention_scores},
+    {"attention_column_sums", attention_column_sums},
+    {"attention_16_bits", attention_16_bits},
+    {"interruption", interruption},
     {"linear", linear},
     {"softmax", softmax},
     {"layer_norm", layer_norm},

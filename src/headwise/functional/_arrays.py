@@ -88,7 +88,7 @@ def as_array(name: str, given: Any) -> Array:
         import ml_dtypes
     except ImportError:
         raise ImportError(
-            f"{name} holds bfloat16, which needs the package ml_dtypes: pip install headwise[bfloat16]"
+            f"{name} holds bfloat16, which needs ml_dtypes: pip install headwise[bfloat16]"
         ) from None
     return raw.view(ml_dtypes.bfloat16)
 

@@ -1,4 +1,4 @@
-"""The options that all forms of attention share: checked, defaulted, and in the form kernels take."""
+"""The options that all forms of attention share: checked, and in the form that kernels take."""
 
 from __future__ import annotations
 
@@ -149,7 +149,9 @@ def _softcap(given: Any) -> float:
     return softcap
 
 
-def _mask(given: npt.ArrayLike, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[Array, Lengths]:
+def _mask(
+    given: npt.ArrayLike, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> tuple[Array, Lengths]:
     """Return the first batch entry's mask (1, heads, queries, keys), and where each one begins."""
     mask = as_array("attn_mask", given)
     wanted = [np.dtype(bool), dtype] + ([np.dtype(np.float32)] if dtype.itemsize == 2 else [])
@@ -173,16 +175,16 @@ def _mask(given: npt.ArrayLike, dtype: np.dtype[Any], shape: tuple[int, ...]) ->
     return mask[(0,) * starts.ndim][None], starts.reshape(-1)
 
 
-def _slopes(
-    given: npt.ArrayLike, batch: tuple[int, ...], heads: int
-) -> npt.NDArray[np.float64]:
+def _slopes(given: npt.ArrayLike, batch: tuple[int, ...], heads: int) -> npt.NDArray[np.float64]:
     slopes = _per_head("alibi_slopes", given, [(heads,), (*batch, heads)])
     if not np.isfinite(slopes).all():
         raise ValueError("alibi_slopes holds an infinity or a NaN: they must be finite")
     return slopes.reshape(-1, heads) if slopes.size else np.empty((1, heads), np.float64)
 
 
-def _per_head(name: str, given: npt.ArrayLike, shapes: list[tuple[int, ...]]) -> npt.NDArray[np.float64]:
+def _per_head(
+    name: str, given: npt.ArrayLike, shapes: list[tuple[int, ...]]
+) -> npt.NDArray[np.float64]:
     x = as_array(name, given)
     if x.dtype.kind not in "fiu" and x.dtype.name != "bfloat16":
         raise TypeError(f"{name} has dtype {x.dtype}: it must hold real numbers")

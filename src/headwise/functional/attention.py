@@ -80,9 +80,9 @@ def attention(
     ----------
     query : array, shape (..., Hq, Sq, D)
         float32, float64, float16, or bfloat16 of the package ml_dtypes; `key` and `value` must have
-        the same dtype. Anything with ``__array__``, the buffer protocol or DLPack on the CPU is read
-        without a copy. A 2-D (Sq, D) array is one head. D is 1 to 512. Any strides; an array whose
-        last axis is not contiguous is copied.
+        the same dtype. Anything with ``__array__``, the buffer protocol or DLPack on the CPU is
+        read without a copy. A 2-D (Sq, D) array is one head. D is 1 to 512. Any strides; an array
+        whose last axis is not contiguous is copied.
     key : array, shape (..., Hkv, Sk, D), or KVCache
         Hq must be a multiple of Hkv: query head h reads key head ``h // (Hq // Hkv)``. The leading
         dimensions of the three arrays broadcast. A :class:`KVCache` holds the values too.
@@ -136,8 +136,9 @@ def attention(
     blocks with an online softmax (Dao et al., "FlashAttention", 2022). Sums and softmax are in
     float32 (float64 for float64). bfloat16 is multiplied as it is where the CPU can, with
     probabilities rounded to bfloat16, and else widened, as float16 is. ALiBi is by Press et al.
-    (2022). Memory beyond the inputs and the output is less than 2 MB a thread, whatever the lengths.
-    Ctrl-C ends a call within a few hundredths of a second.
+    (2022). bfloat16 values below 1.2e-38 may count as 0, as that instruction has it. Memory beyond
+    the inputs and the output is less than 2 MB a thread, whatever the lengths. Ctrl-C ends a call
+    within a few hundredths of a second.
 
     Examples
     --------
@@ -152,10 +153,13 @@ def attention(
         if value is not None or key_lengths is not None:
             name = "value" if value is not None else "key_lengths"
             raise ValueError(f"{name} must be None when key is a KVCache, which holds it")
-        key, value, key_lengths = key.key, key.value, key.lengths
+        key_lengths = key.lengths
+        given = {"query": query, "key": key.key, "value": key.value}
     elif value is None:
         raise TypeError("value is None: it may be missing only when key is a KVCache")
-    q, k, v = as_attention_floats(query=query, key=key, value=value)
+    else:
+        given = {"query": query, "key": key, "value": value}
+    q, k, v = as_attention_floats(**given)
     batch, shape = _check_dense(q, k, v)
     options = kernel_options(
         batch=batch,
@@ -274,7 +278,11 @@ def attention_weights(
         result = np.empty((*size, *keys), q.dtype)
     for out_heads, from_heads in _runs(chosen_heads):
         for out_rows, from_rows in _runs(chosen_rows):
-            part = np.empty_like(result[:, out_heads]) if column_sums else result[:, out_heads, out_rows]
+            part = (
+                np.empty_like(result[:, out_heads])
+                if column_sums
+                else result[:, out_heads, out_rows]
+            )
             _weights_of(q4, k4, options, from_heads, from_rows, part, column_sums)
             if column_sums:
                 result[:, out_heads] += part

@@ -95,7 +95,7 @@ class KVCache:
         key : array, shape (B, Hkv, S, D)
         value : array, shape (B, Hkv, S, Dv)
         lengths : int or array of int, shape (B,), optional
-            How many of the S tokens of each batch entry are real, from the first on; all by default.
+            How many of the S tokens of each batch entry are real, the first ones; all by default.
 
         Raises
         ------

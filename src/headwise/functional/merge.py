@@ -44,7 +44,8 @@ def merge_attention(
     --------
     >>> import numpy as np, headwise as hw
     >>> q, k = np.ones((1, 2, 4), np.float32), np.ones((1, 6, 4), np.float32)
-    >>> parts = [hw.attention(q, k[:, s], k[:, s], return_lse=True) for s in (slice(4), slice(4, 6))]
+    >>> shards = k[:, :4], k[:, 4:]
+    >>> parts = [hw.attention(q, shard, shard, return_lse=True) for shard in shards]
     >>> out, lse = hw.merge_attention(*zip(*parts))
     >>> np.allclose(out, hw.attention(q, k, k))
     True
