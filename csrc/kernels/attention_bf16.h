@@ -41,11 +41,11 @@ class Bf16Products {
       }
   }
 
-  template <class Finish>
+  template <class KeysOf, class Finish>
   HEADWISE_INLINE void score(const HeadProblem<float>& p, i64 begin, i64 count, i64 rows, i64 lanes,
-                             Finish&& finish) {
+                             KeysOf&& keys_of, Finish&& finish) {
     const V scale = V::broadcast(p.scale);
-    score_keys(keys_of(p, begin, count), count, query_t_, rows, lanes, pairs_of(p.head_dim),
+    score_keys(block_of_keys(p, begin, count), query_t_, rows, lanes, pairs_of(p.head_dim), keys_of,
                [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
                  unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
                    unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA { s[r][c] = s[r][c] * scale; });
@@ -77,12 +77,12 @@ class Bf16Products {
     return zeros.sum() == 0;
   }
 
-  template <class Finish>
-  HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float* probabilities, i64 count, i64 rows,
-                                  i64 lanes, Finish&& finish) {
-    pair_probabilities(probabilities, count, lanes);
+  template <class KeysOf, class Finish>
+  HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float* probabilities, i64 rows, i64 lanes,
+                                  KeysOf&& keys_of, Finish&& finish) {
+    pair_probabilities(probabilities, keys_of(rows - 1), lanes);
     multiply<false>(Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_,
-                    p.value_dim, pairs_of(count), finish);
+                    p.value_dim, [&](i64 r) { return pairs_of(keys_of(r)); }, finish);
   }
 
   // As accumulate(), but what a row does not attend is 0 and not its value times 0.
@@ -107,7 +107,7 @@ class Bf16Products {
   static i64 pairs_of(i64 n) { return ceil_div(n, 2); }
 
   // Where they lie; copied if a last number without a partner would be paired with what follows the row.
-  Factor<bf16_pair> keys_of(const HeadProblem<float>& p, i64 begin, i64 count) {
+  Factor<bf16_pair> block_of_keys(const HeadProblem<float>& p, i64 begin, i64 count) {
     const bf16* keys = reinterpret_cast<const bf16*>(p.key) + begin * p.key_row;
     i64 row = p.key_row;
     if (p.head_dim % 2) {

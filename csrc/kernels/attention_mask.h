@@ -66,6 +66,10 @@ class TileMask {
   i64 begin() const { return begin_; }
   i64 end() const { return end_; }
 
+  // Nor does row r or one above it attend a key from end_of(r) on; full_end() is the least of them.
+  i64 full_end() const { return full_end_; }
+  i64 end_of(i64 r) const { return p_.end_key(first_ + r); }
+
   // What the rows attend of a block of keys. Where it is kSome, attended() tells which.
   HEADWISE_NOINLINE Cover cover(i64 begin, i64 count) {
     const bool full = begin >= full_begin_ && begin + count <= full_end_;

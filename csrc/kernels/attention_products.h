@@ -26,22 +26,31 @@ struct RowView {
   i64 row;
 };
 
-// scores[j][r] = A[j] . B[r] with the queries B transposed. finish(j, lane, C) for each tile, C being
-// Sum[keys][vectors of lanes].
-template <class E, class Finish>
-HEADWISE_INLINE void score_keys(Factor<E> keys, i64 count, const E* query_t, i64 rows, i64 lanes, i64 depth,
-                                Finish&& finish) {
+// scores[j][r] = A[j] . B[r] with the queries B transposed, for the first keys_of(r) keys of each row r, which
+// only grow with r. finish(j, lane, C) for each tile, C being Sum[keys][vectors of lanes].
+template <class E, class KeysOf, class Finish>
+HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 lanes, i64 depth,
+                                KeysOf&& keys_of, Finish&& finish) {
   using V = typename Vec<E>::Sum;
   constexpr int kFewRows = V::kLanes == 1 ? 0 : min_of(6, V::kLanes);
   if constexpr (kFewRows > 0)
     if (rows <= kFewRows)
       return with_constant<kFewRows>(int(rows), [&](auto r) {
-        multiply_transposed<r>(keys, count, query_t, depth, [&](i64 j, V score) HEADWISE_INLINE_LAMBDA {
+        multiply_transposed<r>(keys, keys_of(rows - 1), query_t, depth, [&](i64 j, V score) HEADWISE_INLINE_LAMBDA {
           V scores[1][1] = {{score}};
           finish(j, 0, scores);
         });
       });
-  multiply<false>(keys, count, query_t, lanes, lanes, depth, finish);
+  // Some keys that the first rows need, then those that only rows from a later vector on do.
+  i64 done = 0;
+  for (i64 lane = 0; lane < lanes; lane += V::kLanes) {
+    const i64 end = keys_of(min_of(rows, lane + V::kLanes) - 1);
+    if (end > done)
+      multiply<false>(
+          keys.from(done), end - done, query_t + lane, lanes, lanes - lane, [=](i64) { return depth; },
+          [&](i64 j, i64 first, auto& scores) HEADWISE_INLINE_LAMBDA { finish(done + j, lane + first, scores); });
+    done = end;
+  }
 }
 
 // Each element of a row, widened.
@@ -70,13 +79,13 @@ class NativeProducts {
     with_element<T>(p.dtype, [&](auto e) { pack_queries_of<decltype(e)>(p, first, rows, lanes); });
   }
 
-  // scores[j][r] = K[begin + j] . Q[r] for one block of keys. finish(j, lane, C) for each tile, C being
+  // scores[j][r] = K[begin + j] . Q[r] for the first keys_of(r) of a block of keys. finish(j, lane, C) for each tile, C being
   // V[keys][vectors of lanes].
-  template <class Finish>
+  template <class KeysOf, class Finish>
   HEADWISE_INLINE void score(const HeadProblem<T>& p, i64 begin, i64 count, i64 rows, i64 lanes,
-                             Finish&& finish) {
+                             KeysOf&& keys_of, Finish&& finish) {
     const RowView<T> keys = rows_of(p, p.key, p.key_row, p.head_dim, keys_, begin, count);
-    score_keys(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), count, query_t_, rows, lanes, p.head_dim,
+    score_keys(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), query_t_, rows, lanes, p.head_dim, keys_of,
                finish);
   }
 
@@ -92,11 +101,12 @@ class NativeProducts {
   }
 
   // P V over the loaded values, P[r][j] being probabilities[j][r]. finish(r, d, C), C[rows][vectors of Dv].
-  template <class Finish>
-  HEADWISE_INLINE void accumulate(const HeadProblem<T>& p, T* probabilities, i64 count, i64 rows, i64 lanes,
-                                  Finish&& finish) {
+  // The keys past keys_of(r) have probability 0.
+  template <class KeysOf, class Finish>
+  HEADWISE_INLINE void accumulate(const HeadProblem<T>& p, T* probabilities, i64 rows, i64 lanes,
+                                  KeysOf&& keys_of, Finish&& finish) {
     multiply<true>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row, p.value_dim,
-                   count, finish);
+                   keys_of, finish);
   }
 
   // The same sums over attended keys alone, since 0 times an infinity or a NaN is not 0.

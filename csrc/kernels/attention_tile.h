@@ -43,6 +43,7 @@ struct TileMemory {
   T* scores;     // [keys of a block][lanes]: scores, then probabilities
   T* block_max;  // [lanes]
   T* rescale;    // [lanes]: 2^(old max - new max)
+  const char* last_key = nullptr;  // of the head that the thread has met last
 
   TileMemory(const hw_attention_params& a, Arena& arena)
       : products(a, arena),
@@ -89,7 +90,12 @@ class AttentionTile {
     write_out(m_.total);
   }
 
-  void pack_queries() { m_.products.pack_queries(p_, first_, rows_, lanes_); }
+  void pack_queries() {
+    // Short sequences come fast enough without.
+    cold_ = m_.last_key != p_.key && mask_.end() - mask_.begin() > 2 * Products::block(p_.head_dim);
+    m_.last_key = p_.key;
+    m_.products.pack_queries(p_, first_, rows_, lanes_);
+  }
 
   // One split's keys alone. A split that no row attends gives what merge() leaves no trace of.
   void attend_split(i64 split, const SoftmaxState<T>& state) {
@@ -199,13 +205,33 @@ class AttentionTile {
     }
   }
 
+  // How many keys of a block row r and those above it may attend: the rest need no products.
+  auto keys_of(i64 begin, i64 count) const {
+    const bool all = begin + count <= mask_.full_end();
+    return [=, this](i64 r) { return all ? count : clamp(mask_.end_of(r) - begin, 0, count); };
+  }
+
+  // On its first tile of a head a thread finds keys and values in memory, far away: each few keys scored, it
+  // asks for their values, and for as many keys of the next block.
+  void prefetch(i64 value, i64 count, i64 key) {
+    const i64 size = size_of(p_.dtype);
+    for (i64 j = 0; j < count; ++j) {
+      for (i64 d = 0; d < p_.value_dim * size; d += 64)
+        __builtin_prefetch(p_.value + (value + j) * p_.value_row * size + d, 0, 2);
+      if (key + j >= mask_.end()) continue;
+      for (i64 d = 0; d < p_.head_dim * size; d += 64)
+        __builtin_prefetch(p_.key + (key + j) * p_.key_row * size + d, 0, 2);
+    }
+  }
+
   // scores of one block of keys, and block_max down its columns; neither if no row attends any.
   HEADWISE_NOINLINE Cover score_block(i64 begin, i64 count) {
     const Cover cover = mask_.cover(begin, count);
     if (cover == Cover::kNone) return cover;
     for (i64 r = 0; r < lanes_; r += W) V::broadcast(-kInfinity<T>).store(m_.block_max + r);
-    m_.products.score(p_, begin, count, rows_, lanes_,
+    m_.products.score(p_, begin, count, rows_, lanes_, keys_of(begin, count),
                       [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
+                        if (cold_ && lane == 0) prefetch(begin + j, R, begin + count + j);
                         unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
                           V largest = V::load(m_.block_max + lane + c * W);
                           unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
@@ -269,7 +295,7 @@ class AttentionTile {
     if (cover == Cover::kSome && !m_.products.values_finite(p_, count))
       m_.products.accumulate_attended(p_, mask_, m_.scores, count, rows_, lanes_, add);
     else
-      m_.products.accumulate(p_, m_.scores, count, rows_, lanes_, add);
+      m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count), add);
   }
 
   static T log_sum_exp(T max, T sum) {
@@ -294,6 +320,7 @@ class AttentionTile {
   TileMemory<Products>& m_;
   i64 first_, rows_, lanes_, width_;
   typename TileMemory<Products>::Mask mask_;
+  bool cold_ = false;
 };
 
 }  // namespace
