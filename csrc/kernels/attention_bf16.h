@@ -81,8 +81,9 @@ class Bf16Products {
   HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float* probabilities, i64 rows, i64 lanes,
                                   KeysOf&& keys_of, Finish&& finish) {
     pair_probabilities(probabilities, keys_of(rows - 1), lanes);
-    multiply<false>(Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_,
-                    p.value_dim, [&](i64 r) { return pairs_of(keys_of(r)); }, finish);
+    multiply<false>(
+        Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_, p.value_dim,
+        [&](i64 r) { return pairs_of(keys_of(r)); }, finish);
   }
 
   // As accumulate(), but what a row does not attend is 0 and not its value times 0.

@@ -6,19 +6,6 @@
 
 namespace {
 
-// f(M{}) for the type of a mask's elements.
-template <class T, class F>
-HEADWISE_INLINE void with_mask_element(hw_dtype dtype, F&& f) {
-  if (dtype == HW_BOOL) return f(uint8_t{});
-  with_element<T>(dtype, f);
-}
-
-inline bool attends(uint8_t x) { return x != 0; }
-inline bool attends(f16 x) { return x.bits != 0xfc00; }  // the -inf of each type
-inline bool attends(bf16 x) { return x.bits != 0xff80; }
-inline bool attends(float x) { return x != -kInfinity<float>; }
-inline bool attends(double x) { return x != -kInfinity<double>; }
-
 inline float as_real(f16 x) { return widen(x); }
 inline float as_real(bf16 x) { return widen(x); }
 inline float as_real(float x) { return x; }
@@ -38,15 +25,15 @@ class TileMask {
  public:
   struct Memory {
     uint64_t* attended;   // [Block]: bit r of word j is whether row r attends key j of the block
-    uint8_t* bits;        // [Rows / 8][Block]: the same, as read
     T* bias;              // [Block][lanes]: a float mask's block, transposed, times log2(e)
     T *position, *slope;  // [lanes]: of a row's query after the tile's first; of its head, times log2(e)
+    const char** rows;    // [Rows]: where each row's mask begins
     explicit Memory(Arena& arena)
         : attended(arena.take<uint64_t>(Block)),
-          bits(arena.take<uint8_t>(ceil_div(Rows, 8) * Block)),
           bias(arena.take<T>(Block * Rows)),
           position(arena.take<T>(Rows)),
-          slope(arena.take<T>(Rows)) {}
+          slope(arena.take<T>(Rows)),
+          rows(arena.take<const char*>(Rows)) {}
   };
 
   TileMask(const HeadProblem<T>& p, i64 first_row, i64 rows, i64 lanes, const Memory& m)
@@ -55,6 +42,8 @@ class TileMask {
     begin_ = p_.first_key(first_), full_begin_ = p_.first_key(first_ + rows_ - 1);
     full_end_ = p_.end_key(first_), end_ = p_.end_key(first_ + rows_ - 1);
     float_mask_ = p_.mask && p_.mask_dtype != HW_BOOL;
+    if (p_.mask)
+      for (i64 r = 0; r < rows_; ++r) m_.rows[r] = p_.mask_of(first_ + r);
     if (p_.slopes)
       for (i64 r = 0; r < lanes_; ++r) {
         m_.position[r] = T((first_ + r) / p_.group - first_ / p_.group);
@@ -74,8 +63,10 @@ class TileMask {
   HEADWISE_NOINLINE Cover cover(i64 begin, i64 count) {
     const bool full = begin >= full_begin_ && begin + count <= full_end_;
     if (full && !p_.mask) return Cover::kAll;
-    if (p_.mask)
-      with_mask_element<T>(p_.mask_dtype, [&](auto element) { read_mask<decltype(element)>(begin, count); });
+    if (float_mask_)
+      with_element<T>(p_.mask_dtype, [&](auto element) { read_float_mask<decltype(element)>(begin, count); });
+    else if (p_.mask)
+      read_bool_mask(begin, count);
     else
       for (i64 j = 0; j < count; ++j) m_.attended[j] = first_bits(rows_);
     if (!full)
@@ -94,31 +85,54 @@ class TileMask {
 
   // In scores [count][lanes]: softcap, ALiBi, the float mask, -inf where not attended; then block_max anew.
   HEADWISE_NOINLINE void apply(Cover cover, i64 begin, i64 count, T* scores, T* block_max) {
-    if (float_mask_)
-      with_element<T>(p_.mask_dtype, [&](auto element) { transpose_mask<decltype(element)>(begin, count); });
-    const V minus_infinity = V::broadcast(-kInfinity<T>), cap = V::broadcast(p_.softcap);
-    for (i64 r = 0; r < lanes_; r += W) {
-      V largest = minus_infinity, position = V::zero(), slope = V::zero();
-      if (p_.slopes) position = V::load(m_.position + r), slope = V::load(m_.slope + r);
-      for (i64 j = 0; j < count; ++j) {
-        T* s = scores + j * lanes_ + r;
-        V score = V::load(s);
-        if (p_.softcap > 0) score = tanh(score) * cap;
-        if (p_.slopes) {
-          const V to_first = V::broadcast(T(first_ / p_.group + p_.offset - begin - j));
-          score = score - slope * V::abs(position + to_first);
-        }
-        if (float_mask_) score = score + V::load(m_.bias + j * lanes_ + r);
-        if (cover == Cover::kSome)
-          score = V::select(V::from_bits(m_.attended[j] >> r), score, minus_infinity);
-        score.store(s);
-        largest = V::max(score, largest);  // this order skips a NaN
-      }
-      largest.store(block_max + r);
+    for (i64 r = 0; r < lanes_;) {
+      const int vectors = int(min_of(i64(kMaxTileVectors), (lanes_ - r) / W));
+      with_constant<kMaxTileVectors>(vectors, [&](auto n) {
+        if (changes_scores()) change_scores<n>(begin, count, r, scores);
+        hide_unattended<n>(cover, count, r, scores, block_max);
+      });
+      r += vectors * W;
     }
   }
 
  private:
+  template <int N>
+  HEADWISE_INLINE void change_scores(i64 begin, i64 count, i64 r, T* scores) {
+    const V cap = V::broadcast(p_.softcap);
+    const i64 first_query = first_ / p_.group + p_.offset;
+    for (i64 j = 0; j < count; ++j) {
+      const V to_first = V::broadcast(T(first_query - begin - j));
+      T* s = scores + j * lanes_ + r;
+      unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
+        V score = V::load(s + c * W);
+        if (p_.softcap > 0) score = tanh(score) * cap;
+        if (p_.slopes) {
+          const V distance = V::abs(V::load(m_.position + r + c * W) + to_first);
+          score = score - V::load(m_.slope + r + c * W) * distance;
+        }
+        if (float_mask_) score = score + V::load(m_.bias + j * lanes_ + r + c * W);
+        score.store(s + c * W);
+      });
+    }
+  }
+
+  template <int N>
+  HEADWISE_INLINE void hide_unattended(Cover cover, i64 count, i64 r, T* scores, T* block_max) {
+    const V minus_infinity = V::broadcast(-kInfinity<T>);
+    V largest[N];
+    unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA { largest[c] = minus_infinity; });
+    for (i64 j = 0; j < count; ++j) {
+      const uint64_t attended = cover == Cover::kAll ? ~uint64_t(0) : m_.attended[j] >> r;
+      T* s = scores + j * lanes_ + r;
+      unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
+        const V score = V::select(V::from_bits(attended >> (c * W)), V::load(s + c * W), minus_infinity);
+        score.store(s + c * W);
+        largest[c] = V::max(score, largest[c]);  // this order skips a NaN
+      });
+    }
+    unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA { largest[c].store(block_max + r + c * W); });
+  }
+
   // The rows whose window holds key j: those of queries j - offset - right .. j - offset + left.
   uint64_t window_bits(i64 j) const {
     const i64 query = j - p_.offset;
@@ -127,51 +141,60 @@ class TileMask {
     return first_bits(to) & ~first_bits(from);
   }
 
-  template <class M>
-  void read_mask(i64 begin, i64 count) {
+  void read_bool_mask(i64 begin, i64 count) {
     const auto row_of = [&](i64 r) {
-      return reinterpret_cast<const M*>(p_.mask_of(first_ + r)) + begin * p_.mask_column;
+      return reinterpret_cast<const uint8_t*>(m_.rows[r]) + begin * p_.mask_column;
     };
     if (p_.mask_row == 0 && (p_.mask_head == 0 || p_.group == 1)) {  // a mask of keys alone
-      const M* row = row_of(0);
-      for (i64 j = 0; j < count; ++j)
-        m_.attended[j] = attends(row[j * p_.mask_column]) ? first_bits(rows_) : 0;
+      const uint8_t* row = row_of(0);
+      for (i64 j = 0; j < count; ++j) m_.attended[j] = row[j * p_.mask_column] ? first_bits(rows_) : 0;
       return;
     }
     for (i64 j = 0; j < count; ++j) m_.attended[j] = 0;
-    for (i64 eight = 0; eight < rows_; eight += 8) {
-      uint8_t* bits = m_.bits + eight / 8 * Block;
-      for (i64 j = 0; j < count; ++j) bits[j] = 0;
-      for (i64 r = eight; r < min_of(eight + 8, rows_); ++r) {
-        const M* row = row_of(r);
-        const int shift = int(r - eight);
-        if (p_.mask_column == 1)
-          for (i64 j = 0; j < count; ++j) bits[j] |= uint8_t(uint8_t(attends(row[j])) << shift);
-        else
-          for (i64 j = 0; j < count; ++j)
-            bits[j] |= uint8_t(uint8_t(attends(row[j * p_.mask_column])) << shift);
+    for (i64 first = 0; first < rows_; first += 8) {
+      const uint8_t* row[8];
+      uint8_t bit[8], bits[Block];  // local: the compiler sees that nothing aliases, and vectorises
+      for (int i = 0; i < 8; ++i) {
+        row[i] = row_of(min_of(first + i, rows_ - 1));
+        bit[i] = first + i < rows_ ? uint8_t(1 << i) : 0;
       }
-      for (i64 j = 0; j < count; ++j) m_.attended[j] |= uint64_t(bits[j]) << eight;
+      const auto gather = [&](i64 step) HEADWISE_INLINE_LAMBDA {
+        for (i64 j = 0; j < count; ++j) {
+          uint8_t all = 0;
+          unroll<8>([&](auto i) HEADWISE_INLINE_LAMBDA { all |= row[i][j * step] ? bit[i] : uint8_t(0); });
+          bits[j] = all;
+        }
+      };
+      if (p_.mask_column == 1)
+        gather(1);
+      else
+        gather(p_.mask_column);
+      for (i64 j = 0; j < count; ++j) m_.attended[j] |= uint64_t(bits[j]) << first;
     }
   }
 
+  // bias[j][r] = log2(e) mask[r][j], and attended from what is not -inf.
   template <class M>
-  void transpose_mask(i64 begin, i64 count) {
-    const V log2e = V::broadcast(kLog2E<T>);
+  void read_float_mask(i64 begin, i64 count) {
+    const V log2e = V::broadcast(kLog2E<T>), minus_infinity = V::broadcast(-kInfinity<T>);
+    for (i64 j = 0; j < count; ++j) m_.attended[j] = first_bits(rows_);
     for (i64 r = 0; r < lanes_; r += W)
       for (i64 j = 0; j < count; j += W) {
         V block[W];
         for (i64 i = 0; i < W; ++i)
-          block[i] = r + i < rows_ ? mask_row<M>(r + i, begin + j, count - j) * log2e : V::zero();
+          block[i] = r + i < rows_ ? mask_row<M>(r + i, begin + j, count - j) : V::zero();
         V::transpose(block);
-        for (i64 i = 0; i < min_of(i64(W), count - j); ++i) block[i].store(m_.bias + (j + i) * lanes_ + r);
+        for (i64 i = 0; i < min_of(i64(W), count - j); ++i) {
+          m_.attended[j + i] &= ~(V::bits_of(V::equal(block[i], minus_infinity)) << r);
+          (block[i] * log2e).store(m_.bias + (j + i) * lanes_ + r);
+        }
       }
   }
 
   // W elements of the mask's row r from key j on, of which `present` are there.
   template <class M>
   V mask_row(i64 r, i64 j, i64 present) const {
-    const char* row = p_.mask_of(first_ + r);
+    const char* row = m_.rows[r];
     if (p_.mask_column == 1) return load_as<M, T>(row, j, j + present);
     T lanes[W] = {};
     for (i64 i = 0; i < min_of(i64(W), present); ++i)

@@ -26,8 +26,8 @@ struct RowView {
   i64 row;
 };
 
-// scores[j][r] = A[j] . B[r] with the queries B transposed, for the first keys_of(r) keys of each row r, which
-// only grow with r. finish(j, lane, C) for each tile, C being Sum[keys][vectors of lanes].
+// scores[j][r] = A[j] . B[r] with the queries B transposed, for the first keys_of(r) keys of each row r,
+// which only grow with r. finish(j, lane, C) for each tile, C being Sum[keys][vectors of lanes].
 template <class E, class KeysOf, class Finish>
 HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 lanes, i64 depth,
                                 KeysOf&& keys_of, Finish&& finish) {
@@ -36,10 +36,11 @@ HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 
   if constexpr (kFewRows > 0)
     if (rows <= kFewRows)
       return with_constant<kFewRows>(int(rows), [&](auto r) {
-        multiply_transposed<r>(keys, keys_of(rows - 1), query_t, depth, [&](i64 j, V score) HEADWISE_INLINE_LAMBDA {
-          V scores[1][1] = {{score}};
-          finish(j, 0, scores);
-        });
+        multiply_transposed<r>(keys, keys_of(rows - 1), query_t, depth,
+                               [&](i64 j, V score) HEADWISE_INLINE_LAMBDA {
+                                 V scores[1][1] = {{score}};
+                                 finish(j, 0, scores);
+                               });
       });
   // Some keys that the first rows need, then those that only rows from a later vector on do.
   i64 done = 0;
@@ -48,7 +49,8 @@ HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 
     if (end > done)
       multiply<false>(
           keys.from(done), end - done, query_t + lane, lanes, lanes - lane, [=](i64) { return depth; },
-          [&](i64 j, i64 first, auto& scores) HEADWISE_INLINE_LAMBDA { finish(done + j, lane + first, scores); });
+          [&](i64 j, i64 first, auto& scores)
+              HEADWISE_INLINE_LAMBDA { finish(done + j, lane + first, scores); });
     done = end;
   }
 }
@@ -79,8 +81,8 @@ class NativeProducts {
     with_element<T>(p.dtype, [&](auto e) { pack_queries_of<decltype(e)>(p, first, rows, lanes); });
   }
 
-  // scores[j][r] = K[begin + j] . Q[r] for the first keys_of(r) of a block of keys. finish(j, lane, C) for each tile, C being
-  // V[keys][vectors of lanes].
+  // scores[j][r] = K[begin + j] . Q[r] for the first keys_of(r) of a block of keys. finish(j, lane, C) for
+  // each tile, C being V[keys][vectors of lanes].
   template <class KeysOf, class Finish>
   HEADWISE_INLINE void score(const HeadProblem<T>& p, i64 begin, i64 count, i64 rows, i64 lanes,
                              KeysOf&& keys_of, Finish&& finish) {
@@ -94,10 +96,11 @@ class NativeProducts {
   }
 
   HEADWISE_NOINLINE bool values_finite(const HeadProblem<T>& p, i64 count) const {
-    V zeros = V::zero();  // x * 0 is NaN for an infinity or a NaN
+    V zeros[4] = {V::zero(), V::zero(), V::zero(), V::zero()};  // x * 0 is NaN for an infinity or a NaN
     for (i64 j = 0; j < count; ++j)
-      for (i64 d = 0; d < p.value_dim; d += W) zeros = V::fma(value(p, j, d), V::zero(), zeros);
-    return zeros.sum() == 0;
+      for (i64 d = 0; d < p.value_dim; d += 4 * W)
+        unroll<4>([&](auto c) { zeros[c] = V::fma(value(p, j, d + c * W), V::zero(), zeros[c]); });
+    return (zeros[0] + zeros[1] + zeros[2] + zeros[3]).sum() == 0;
   }
 
   // P V over the loaded values, P[r][j] being probabilities[j][r]. finish(r, d, C), C[rows][vectors of Dv].

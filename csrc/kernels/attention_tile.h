@@ -40,9 +40,9 @@ struct TileMemory {
   Products products;
   typename Mask::Memory mask;
   SoftmaxState<T> part, total;
-  T* scores;     // [keys of a block][lanes]: scores, then probabilities
-  T* block_max;  // [lanes]
-  T* rescale;    // [lanes]: 2^(old max - new max)
+  T* scores;                       // [keys of a block][lanes]: scores, then probabilities
+  T* block_max;                    // [lanes]
+  T* rescale;                      // [lanes]: 2^(old max - new max)
   const char* last_key = nullptr;  // of the head that the thread has met last
 
   TileMemory(const hw_attention_params& a, Arena& arena)
@@ -190,11 +190,16 @@ class AttentionTile {
   // -inf - -inf is NaN: a row without a score so far subtracts 0.
   static V finite(V max) { return V::select(V::equal(max, V::broadcast(-kInfinity<T>)), V::zero(), max); }
 
-  // f(first key, number of keys) in ascending order, from multiples of the block whatever the tile.
+  // f(first key, number of keys) in ascending order. Blocks end at multiples of their size whatever the tile;
+  // what is left out before `begin`, an even number of keys, would add exact zeros.
   template <class F>
   void for_each_block(i64 begin, i64 end, F&& f) {
     const i64 block = Products::block(p_.head_dim);
-    for (i64 first = begin / block * block; first < end; first += block) f(first, min_of(block, end - first));
+    for (i64 first = begin / 2 * 2; first < end;) {
+      const i64 count = min_of(block - first % block, end - first);
+      f(first, count);
+      first += count;
+    }
   }
 
   void reset(const SoftmaxState<T>& state) {

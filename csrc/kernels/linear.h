@@ -45,7 +45,8 @@ void linear_panel(const hw_linear_params& a, i64 begin, i64 end, i64 panel) {
   for (i64 column = 0; column < kPanelLanes<T>; column += kMaxTileVectors * V::kLanes) {
     const i64 first = panel * kPanelLanes<T> + column;
     multiply_rows<kMaxTileVectors, false>(
-        rows, end - begin, weight + column, kPanelLanes<T>, [&](i64) { return a.in_features; }, V::first_lanes(0),
+        rows, end - begin, weight + column, kPanelLanes<T>, [&](i64) { return a.in_features; },
+        V::first_lanes(0),
         [&]<int R, int C>(i64 row, V(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
           unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
             const i64 n = first + c * V::kLanes;

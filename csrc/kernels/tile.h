@@ -79,7 +79,8 @@ HEADWISE_INLINE void multiply_rows(Factor<E> a, i64 rows, const E* b, i64 b_step
     const int height = int(ceil_div(rows - first, tiles));
     with_constant<kMaxRows>(height, [&](auto h) {
       multiply_tile<decltype(h)::value, Columns, Tail>(
-          a.from(first), b, b_step, depth_of(first + height - 1), tail, [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); });
+          a.from(first), b, b_step, depth_of(first + height - 1), tail,
+          [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); });
     });
     first += height;
   }

@@ -46,6 +46,7 @@ struct Vec<float> {
     const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
     return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(bits)), bit), bit);
   }
+  static uint64_t bits_of(Mask m) { return uint64_t(_mm256_movemask_ps(_mm256_castsi256_ps(m))); }
   static Mask both(Mask a, Mask b) { return _mm256_and_si256(a, b); }
   static Mask without(Mask a, Mask b) { return _mm256_andnot_si256(b, a); }
 
@@ -142,6 +143,7 @@ struct Vec<double> {
     const __m256i bit = _mm256_setr_epi64x(1, 2, 4, 8);
     return _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(int64_t(bits)), bit), bit);
   }
+  static uint64_t bits_of(Mask m) { return uint64_t(_mm256_movemask_pd(_mm256_castsi256_pd(m))); }
   static Mask both(Mask a, Mask b) { return _mm256_and_si256(a, b); }
   static Mask without(Mask a, Mask b) { return _mm256_andnot_si256(b, a); }
 

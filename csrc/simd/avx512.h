@@ -46,6 +46,7 @@ struct Vec<float> {
     return n >= kLanes ? Mask(0xffff) : n <= 0 ? Mask(0) : Mask((1u << n) - 1);
   }
   static Mask from_bits(uint64_t bits) { return Mask(bits); }
+  static uint64_t bits_of(Mask m) { return m; }
   static Mask both(Mask a, Mask b) { return a & b; }
   static Mask without(Mask a, Mask b) { return a & ~b; }
 
@@ -114,6 +115,7 @@ struct Vec<double> {
     return n >= kLanes ? Mask(0xff) : n <= 0 ? Mask(0) : Mask((1u << n) - 1);
   }
   static Mask from_bits(uint64_t bits) { return Mask(bits); }
+  static uint64_t bits_of(Mask m) { return m; }
   static Mask both(Mask a, Mask b) { return a & b; }
   static Mask without(Mask a, Mask b) { return a & ~b; }
 

@@ -36,6 +36,7 @@ struct Vec {
   static Mask first_lanes(int64_t n) { return n > 0; }
   // Lane i from bit i, and back.
   static Mask from_bits(uint64_t bits) { return bits & 1; }
+  static uint64_t bits_of(Mask m) { return m; }
   static Mask both(Mask a, Mask b) { return a && b; }
   static Mask without(Mask a, Mask b) { return a && !b; }
 
