@@ -11,9 +11,9 @@ namespace {
 template <class T>
 constexpr i64 kTileRows = Vec<T>::kLanes == 1 ? 16 : 256 / sizeof(T);
 
-// Keys a block: a block of V and of the scores share L1 with part of the queries. A multiple of 6, the
-// height of the main register tile. Depends on the head dimension alone, as sums are formed by block.
-constexpr i64 kMaxKeyBlock = 96;
+// Keys a block: long enough that adding a block's P V to the output costs little, short enough that its scores
+// and values come from L1 and L2. Depends on the head dimension alone, as sums are formed by block.
+constexpr i64 kMaxKeyBlock = 128;
 template <class T>
 constexpr i64 key_block(i64 head_dim) {
   return head_dim * i64(sizeof(T)) <= 256 ? kMaxKeyBlock : kMaxKeyBlock / 2;

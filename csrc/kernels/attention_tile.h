@@ -13,7 +13,7 @@
 namespace {
 
 // Keys a split: a multiple of every key_block. Fixed, or bits would depend on the number of threads.
-constexpr i64 kSplit = 960;
+constexpr i64 kSplit = 1024;
 
 // The online softmax of a tile's rows over the keys seen so far. lanes is the number of rows rounded up to
 // whole vectors.

@@ -7,11 +7,13 @@ shapes, dtypes and contiguity and say so in words.
 
 import os
 
+from libc.math cimport sqrt
 from libc.stddef cimport size_t
 from cpython.object cimport PyTypeObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_SetName
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
+from libc.string cimport memset
 
 cimport numpy as cnp
 
@@ -175,6 +177,32 @@ cdef inline hw_strides strides(cnp.ndarray x, bint packed) noexcept:
     return s
 
 
+# The arrays, in a struct that has no options; value may be None.
+cdef inline void fill_arrays(
+    hw_attention_params* p, cnp.ndarray query, cnp.ndarray key, cnp.ndarray value, cnp.ndarray out,
+    bint packed,
+) noexcept:
+    cdef int rows = 0 if packed else 2
+    memset(p, 0, sizeof(hw_attention_params))
+    p.dtype = dtype_of(query)
+    p.batch = cnp.PyArray_DIM(query, 0)
+    p.num_heads = cnp.PyArray_DIM(query, 1)
+    p.num_kv_heads = cnp.PyArray_DIM(key, 1)
+    p.head_dim = cnp.PyArray_DIM(query, 2 if packed else 3)
+    p.query_length = cnp.PyArray_DIM(query, rows)
+    p.key_length = cnp.PyArray_DIM(key, rows)
+    p.query = data(query)
+    p.key = data(key)
+    p.out = data(out)
+    p.query_strides = strides(query, packed)
+    p.key_strides = strides(key, packed)
+    p.out_strides = strides(out, packed)
+    if value is not None:
+        p.value = data(value)
+        p.value_dim = cnp.PyArray_DIM(value, 2 if packed else 3)
+        p.value_strides = strides(value, packed)
+
+
 # What attention() fills out with.
 OUTPUT, WEIGHTS, COLUMN_SUMS = 0, 1, 2
 
@@ -188,24 +216,14 @@ def attention(
 ):
     """Fill out, and lse if not None. Windows are exclusive and 0 is no bound, as in headwise.h."""
     cdef bint packed = query_starts is not None
-    cdef int rows = 0 if packed else 2
     cdef hw_status status
     cdef hw_attention_params p
-    p.dtype = dtype_of(query)
-    p.batch = cnp.PyArray_DIM(query_starts, 0) - 1 if packed else cnp.PyArray_DIM(query, 0)
-    p.num_heads = cnp.PyArray_DIM(query, 1)
-    p.num_kv_heads = cnp.PyArray_DIM(key, 1)
-    p.head_dim = cnp.PyArray_DIM(query, 2 if packed else 3)
-    p.query_length = cnp.PyArray_DIM(query, rows)
-    p.key_length = cnp.PyArray_DIM(key, rows)
-    p.query = data(query)
-    p.key = data(key)
-    p.value = data(value)
-    p.out = data(out)
-    p.lse = data(lse)
-    p.query_strides = strides(query, packed)
-    p.key_strides = strides(key, packed)
-    p.out_strides = strides(out, packed)
+    fill_arrays(&p, query, key, value, out, packed)
+    if packed:
+        p.batch = cnp.PyArray_DIM(query_starts, 0) - 1
+    if lse is not None:
+        p.lse = data(lse)
+        p.lse_strides = strides(lse, packed)
     p.query_starts = <const int64_t*> data(query_starts)
     p.key_starts = <const int64_t*> data(key_starts)
     p.key_lengths = <const int64_t*> data(key_lengths)
@@ -232,13 +250,51 @@ def attention(
         with nogil:
             status = hw_attention_column_sums(&p)
     else:
-        p.value_dim = cnp.PyArray_DIM(value, 2 if packed else 3)
-        p.value_strides = strides(value, packed)
-        if lse is not None:
-            p.lse_strides = strides(lse, packed)
         with nogil:
             status = hw_attention(&p)
     check(status)
+
+
+cdef inline bint is_plain(x) noexcept:
+    if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(x) != 4 or not cnp.PyArray_ISBEHAVED_RO(x):
+        return False
+    return cnp.PyArray_STRIDE(x, 3) == (<cnp.ndarray> x).itemsize
+
+
+def plain_attention(query, key, value):
+    """Return attention without options, or None if the arrays need the checks of attention().
+
+    For short sequences those checks take longer than the kernel.
+    """
+    if not (is_plain(query) and is_plain(key) and is_plain(value)):
+        return None
+    cdef cnp.ndarray q = query, k = key, v = value
+    cdef int number = cnp.PyArray_TYPE(q)
+    cdef cnp.npy_intp* sq = cnp.PyArray_DIMS(q)
+    cdef cnp.npy_intp* sk = cnp.PyArray_DIMS(k)
+    cdef cnp.npy_intp* sv = cnp.PyArray_DIMS(v)
+    if number != cnp.NPY_FLOAT32 and number != cnp.NPY_FLOAT64:
+        return None
+    if cnp.PyArray_TYPE(k) != number or cnp.PyArray_TYPE(v) != number:
+        return None
+    if sq[0] != sk[0] or sq[0] != sv[0] or sk[1] != sv[1] or sk[2] != sv[2] or sq[3] != sk[3]:
+        return None
+    if sk[1] == 0 or sq[1] % sk[1] != 0 or not (1 <= sq[3] <= 512 and 1 <= sv[3] <= 512):
+        return None
+    cdef cnp.npy_intp shape[4]
+    shape[0] = sq[0]
+    shape[1] = sq[1]
+    shape[2] = sq[2]
+    shape[3] = sv[3]
+    out = cnp.PyArray_EMPTY(4, shape, number, 0)
+    cdef hw_status status
+    cdef hw_attention_params p
+    fill_arrays(&p, q, k, v, out, False)
+    p.scale = 1 / sqrt(<double> sq[3])
+    with nogil:
+        status = hw_attention(&p)
+    check(status)
+    return out
 
 
 def packed_weight_size(cnp.ndarray weight):

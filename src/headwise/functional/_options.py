@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD_DIM = 512
 
+NO_WINDOW = (None, None)
+
 Lengths = npt.NDArray[np.int64]
 
 
@@ -76,7 +78,7 @@ def kernel_options(
     if key_lengths is not None:
         assert isinstance(keys, int)
         lengths = _key_lengths(key_lengths, batch, keys)
-    left, right = (0, 0) if window == (None, None) else _window(window)
+    left, right = (0, 0) if window is NO_WINDOW else _window(window)
     if is_causal:
         right = 1
     offsets = None

@@ -22,7 +22,14 @@ from ._arrays import (
     rows_contiguous,
     sum_dtype,
 )
-from ._options import MAX_HEAD_DIM, DenseOptions, KernelOptions, MaskOptions, kernel_options
+from ._options import (
+    MAX_HEAD_DIM,
+    NO_WINDOW,
+    DenseOptions,
+    KernelOptions,
+    MaskOptions,
+    kernel_options,
+)
 from .cache import KVCache
 
 if TYPE_CHECKING:
@@ -61,7 +68,7 @@ def attention(
     attn_mask: npt.ArrayLike | None = None,
     is_causal: bool = False,
     query_offset: npt.ArrayLike | None = None,
-    window: Window = (None, None),
+    window: Window = NO_WINDOW,
     scale: float | None = None,
     softcap: float | None = None,
     alibi_slopes: npt.ArrayLike | None = None,
@@ -149,17 +156,26 @@ def attention(
            [2.723, 1.54 ],
            [2.011, 2.958]], dtype=float32)
     """
+    if (
+        attn_mask is query_offset is scale is softcap is alibi_slopes is sinks is None
+        and key_lengths is out is None
+        and window is NO_WINDOW
+        and not (is_causal or return_lse)
+    ):
+        plain = _core.plain_attention(query, key, value)
+        if plain is not None:
+            return plain
     if isinstance(key, KVCache):
         if value is not None or key_lengths is not None:
             name = "value" if value is not None else "key_lengths"
             raise ValueError(f"{name} must be None when key is a KVCache, which holds it")
         key_lengths = key.lengths
-        given = {"query": query, "key": key.key, "value": key.value}
+        arrays = {"query": query, "key": key.key, "value": key.value}
     elif value is None:
         raise TypeError("value is None: it may be missing only when key is a KVCache")
     else:
-        given = {"query": query, "key": key, "value": value}
-    q, k, v = as_attention_floats(**given)
+        arrays = {"query": query, "key": key, "value": value}
+    q, k, v = as_attention_floats(**arrays)
     batch, shape = _check_dense(q, k, v)
     options = kernel_options(
         batch=batch,
@@ -204,7 +220,7 @@ def attention_weights(
     attn_mask: npt.ArrayLike | None = None,
     is_causal: bool = False,
     query_offset: npt.ArrayLike | None = None,
-    window: Window = (None, None),
+    window: Window = NO_WINDOW,
     scale: float | None = None,
     softcap: float | None = None,
     alibi_slopes: npt.ArrayLike | None = None,
@@ -392,7 +408,7 @@ def attention_varlen(
     *,
     is_causal: bool = False,
     query_offset: npt.ArrayLike | None = None,
-    window: Window = (None, None),
+    window: Window = NO_WINDOW,
     scale: float | None = None,
     softcap: float | None = None,
     alibi_slopes: npt.ArrayLike | None = None,
