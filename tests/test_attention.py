@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
-from checks import LAYOUTS, assert_accurate, assert_same_bits
+from checks import LAYOUTS, assert_accurate, assert_same_bits, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -244,6 +244,23 @@ def test_varlen_offsets_and_out(rng):
         alone = [x[cu[b] : cu[b + 1]].swapaxes(0, 1) for x in (q, k, v)]
         expected = hw.attention(*alone, query_offset=offset, **options)
         assert_same_bits(out[cu[b] : cu[b + 1]].swapaxes(0, 1), expected)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(60_000, 2_000), (2_000, 60_000), (1, 1_000_000)])
+def test_memory_does_not_grow_with_the_lengths(queries, keys):
+    """The matrix of scores would take 480 MB; 2 threads may take 2 MB each."""
+    code = f"""
+import resource
+import numpy as np, headwise as hw
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # kB on Linux, bytes elsewhere
+q, k = np.ones((1, {queries}, 16), np.float32), np.ones((1, {keys}, 16), np.float32)
+out = np.zeros_like(q)
+hw.attention(q[:, :200], k[:, :200], k[:, :200], out=out[:, :200])
+before = peak()
+hw.attention(q, k, k, out=out, is_causal=True)
+print(peak() - before)
+"""
+    assert int(run_python(code, HEADWISE_NUM_THREADS="2")) < 6_000
 
 
 @st.composite

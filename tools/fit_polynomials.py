@@ -67,6 +67,9 @@ if __name__ == "__main__":
     c, _ = chebyshev(exp2, -half, half, 11)
     report("exp2 float64", [1.0, *c[1:]], np.float64, exp2, horner, -0.5, 0.5)
 
+    c = minimax(exp2, lambda x: 1 / exp2(x), -0.5, 0.5, 4, fixed=(1.0,))
+    report("exp2 for bfloat16", c, np.float32, exp2, horner, -0.5, 0.5)
+
     # erf(x) = 1 - 2^-(x q(x)) for x >= 0: the error of q counts as x erfc(x) ln 2 in the result.
     def q(x):
         return -mp.log(mp.erfc(x), 2) / x if x > 0 else 2 / mp.sqrt(mp.pi) / mp.log(2)

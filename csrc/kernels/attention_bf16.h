@@ -14,6 +14,8 @@ class Bf16Products {
 
  public:
   using Real = float;
+  static constexpr int kKeysPerStep = 2;
+  static HEADWISE_INLINE V exp2(V x) { return exp2_nonpositive<float, CoarseExp2>(x); }
   static i64 block(i64 head_dim) { return key_block<float>(head_dim); }
 
   Bf16Products(const hw_attention_params& a, Arena& arena)
@@ -77,10 +79,14 @@ class Bf16Products {
     return zeros.sum() == 0;
   }
 
+  // Of keys j and j + 1, and a vector of rows from `lane` on.
+  HEADWISE_INLINE void store_probabilities(i64 j, i64 lane, i64 lanes, V first, V second) {
+    Pairs::pair(first, second).store(probabilities_ + j / 2 * lanes + lane);
+  }
+
   template <class KeysOf, class Finish>
-  HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float* probabilities, i64 rows, i64 lanes,
-                                  KeysOf&& keys_of, Finish&& finish) {
-    pair_probabilities(probabilities, keys_of(rows - 1), lanes);
+  HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float*, i64 rows, i64 lanes, KeysOf&& keys_of,
+                                  Finish&& finish) {
     multiply<false>(
         Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_, p.value_dim,
         [&](i64 r) { return pairs_of(keys_of(r)); }, finish);
@@ -88,10 +94,8 @@ class Bf16Products {
 
   // As accumulate(), but what a row does not attend is 0 and not its value times 0.
   template <class Mask, class Finish>
-  HEADWISE_NOINLINE void accumulate_attended(const HeadProblem<float>& p, const Mask& mask,
-                                             float* probabilities, i64 count, i64 rows, i64 lanes,
-                                             Finish&& finish) {
-    pair_probabilities(probabilities, count, lanes);
+  HEADWISE_NOINLINE void accumulate_attended(const HeadProblem<float>& p, const Mask& mask, float*, i64 count,
+                                             i64 rows, i64 lanes, Finish&& finish) {
     for (i64 r = 0; r < rows; ++r)
       for (i64 d = 0; d < p.value_dim; d += W) {
         V sum[1][1] = {{V::zero()}};
@@ -120,16 +124,6 @@ class Bf16Products {
       keys = keys_, row = p.head_dim + 1;
     }
     return {reinterpret_cast<const bf16_pair*>(keys), row * 2, 1};
-  }
-
-  // probabilities_[j / 2][r] from probabilities[j][r].
-  HEADWISE_NOINLINE void pair_probabilities(const float* probabilities, i64 count, i64 lanes) {
-    for (i64 j = 0; j < count; j += 2)
-      for (i64 r = 0; r < lanes; r += W) {
-        const V first = V::load(probabilities + j * lanes + r);
-        const V second = j + 1 < count ? V::load(probabilities + (j + 1) * lanes + r) : V::zero();
-        Pairs::pair(first, second).store(probabilities_ + j / 2 * lanes + r);
-      }
   }
 
   bf16_pair* query_t_;        // [pairs of D][lanes]

@@ -11,8 +11,8 @@ namespace {
 template <class T>
 constexpr i64 kTileRows = Vec<T>::kLanes == 1 ? 16 : 256 / sizeof(T);
 
-// Keys a block: long enough that adding a block's P V to the output costs little, short enough that its scores
-// and values come from L1 and L2. Depends on the head dimension alone, as sums are formed by block.
+// Keys a block: long enough that adding a block's P V to the output costs little, short enough that its
+// scores and values come from L1 and L2. Depends on the head dimension alone, as sums are formed by block.
 constexpr i64 kMaxKeyBlock = 128;
 template <class T>
 constexpr i64 key_block(i64 head_dim) {
@@ -68,6 +68,8 @@ class NativeProducts {
 
  public:
   using Real = T;
+  static constexpr int kKeysPerStep = 1;
+  static HEADWISE_INLINE V exp2(V x) { return exp2_nonpositive(x); }
   static i64 block(i64 head_dim) { return key_block<T>(head_dim); }
 
   NativeProducts(const hw_attention_params& a, Arena& arena)

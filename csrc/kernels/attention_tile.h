@@ -99,19 +99,23 @@ class AttentionTile {
 
   // One split's keys alone. A split that no row attends gives what merge() leaves no trace of.
   void attend_split(i64 split, const SoftmaxState<T>& state) {
-    reset(state);
+    reset_sums(state);
+    bool empty = true;
     for_each_block(max_of(mask_.begin(), split * kSplit), min_of(mask_.end(), (split + 1) * kSplit),
                    [&](i64 begin, i64 count) {
                      const Cover cover = score_block(begin, count);
                      if (cover == Cover::kNone) return;
                      exponentiate(state, count);
-                     accumulate(state, cover, begin, count);
+                     accumulate(state, empty, cover, begin, count);
+                     empty = false;
                    });
+    if (empty) reset_out(state);
   }
 
   // The state before any key: an extra logit for each row, if the heads have one.
   void reset_to_sinks(const SoftmaxState<T>& state) {
-    reset(state);
+    reset_sums(state);
+    reset_out(state);
     if (!p_.sinks) return;
     for (i64 r = 0; r < lanes_; ++r) {
       state.max[r] = T(p_.sinks[(first_ + r) % p_.group] * kLog2E<double>);
@@ -202,8 +206,10 @@ class AttentionTile {
     }
   }
 
-  void reset(const SoftmaxState<T>& state) {
+  void reset_out(const SoftmaxState<T>& state) {
     for (i64 i = 0; i < rows_ * width_; i += W) V::zero().store(state.out + i);
+  }
+  void reset_sums(const SoftmaxState<T>& state) {
     for (i64 r = 0; r < lanes_; r += W) {
       V::broadcast(-kInfinity<T>).store(state.max + r);
       V::zero().store(state.sum + r);
@@ -271,29 +277,37 @@ class AttentionTile {
       exp2_nonpositive(old_max - max[c]).store(m_.rescale + r + c * W);
       sum[c] = V::zero();
     });
-    for (i64 j = 0; j < count; ++j) {
-      T* s = m_.scores + j * lanes_ + r;
+    const auto probability = [&](i64 j, auto c) HEADWISE_INLINE_LAMBDA {
+      const V p = Products::exp2(V::load(m_.scores + j * lanes_ + r + c * W) - max[c]);
+      sum[c] = sum[c] + p;
+      return p;
+    };
+    for (i64 j = 0; j < count; j += Products::kKeysPerStep)
       unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
-        const V p = exp2_nonpositive(V::load(s + c * W) - max[c]);
-        sum[c] = sum[c] + p;
-        p.store(s + c * W);
+        if constexpr (Products::kKeysPerStep == 1) {
+          probability(j, c).store(m_.scores + j * lanes_ + r + c * W);
+        } else {
+          const V first = probability(j, c), second = j + 1 < count ? probability(j + 1, c) : V::zero();
+          m_.products.store_probabilities(j, r + c * W, lanes_, first, second);
+        }
       });
-    }
     unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
       T* total = state.sum + r + c * W;
       V::fma(V::load(total), V::load(m_.rescale + r + c * W), sum[c]).store(total);
     });
   }
 
-  // out = rescale out + P V. A block is summed by itself and then added: less rounding than one chain.
-  HEADWISE_NOINLINE void accumulate(const SoftmaxState<T>& state, Cover cover, i64 begin, i64 count) {
+  // out = rescale out + P V, or P V where out is still empty. A block is summed by itself and then added:
+  // less rounding than one chain.
+  HEADWISE_NOINLINE void accumulate(const SoftmaxState<T>& state, bool empty, Cover cover, i64 begin,
+                                    i64 count) {
     m_.products.load_values(p_, begin, count);
     const auto add = [&]<int R, int C>(i64 row, i64 d, V(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
       unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
         const V rescale = V::broadcast(m_.rescale[row + r]);
         unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
           T* out = state.out + (row + r) * width_ + d + c * W;
-          V::fma(V::load(out), rescale, sum[r][c]).store(out);
+          (empty ? sum[r][c] : V::fma(V::load(out), rescale, sum[r][c])).store(out);
         });
       });
     };
