@@ -261,8 +261,8 @@ cdef inline bint is_plain(x) noexcept:
     return cnp.PyArray_STRIDE(x, 3) == (<cnp.ndarray> x).itemsize
 
 
-def plain_attention(query, key, value):
-    """Return attention without options, or None if the arrays need the checks of attention().
+def plain_attention(query, key, value, bint is_causal):
+    """Return attention without further options, or None if attention() must look closer.
 
     For short sequences those checks take longer than the kernel.
     """
@@ -279,6 +279,8 @@ def plain_attention(query, key, value):
         return None
     if sq[0] != sk[0] or sq[0] != sv[0] or sk[1] != sv[1] or sk[2] != sv[2] or sq[3] != sk[3]:
         return None
+    if is_causal and sq[2] != sk[2]:  # the last queries: an offset for each batch entry
+        return None
     if sk[1] == 0 or sq[1] % sk[1] != 0 or not (1 <= sq[3] <= 512 and 1 <= sv[3] <= 512):
         return None
     cdef cnp.npy_intp shape[4]
@@ -291,6 +293,7 @@ def plain_attention(query, key, value):
     cdef hw_attention_params p
     fill_arrays(&p, q, k, v, out, False)
     p.scale = 1 / sqrt(<double> sq[3])
+    p.window_right = is_causal
     with nogil:
         status = hw_attention(&p)
     check(status)

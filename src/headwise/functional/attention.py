@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from ._options import Window
 
 
+_FAR = 2**62  # so that no row of any array overflows a position
+
+
 @overload
 def attention(
     query: npt.ArrayLike,
@@ -160,9 +163,9 @@ def attention(
         attn_mask is query_offset is scale is softcap is alibi_slopes is sinks is None
         and key_lengths is out is None
         and window is NO_WINDOW
-        and not (is_causal or return_lse)
+        and not return_lse
     ):
-        plain = _core.plain_attention(query, key, value)
+        plain = _core.plain_attention(query, key, value, is_causal)
         if plain is not None:
             return plain
     if isinstance(key, KVCache):
@@ -341,7 +344,7 @@ def _weights_of(
         None,
         None,
         *options._replace(
-            query_offsets=None if offsets is None else offsets + rows.start,
+            query_offsets=None if offsets is None else np.clip(offsets, -_FAR, _FAR) + rows.start,
             attn_mask=None if mask is None else mask[:, heads, rows],
             alibi_slopes=of_heads(options.alibi_slopes),
             sinks=of_heads(options.sinks),
