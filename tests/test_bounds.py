@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="mprotect() is c
 
 PRELUDE = """
 import ctypes, faulthandler, mmap, sys
-import numpy as np, headwise as hw
+import ml_dtypes, numpy as np, headwise as hw
 from headwise.functional import embed, pool
 
 faulthandler.enable()
@@ -67,6 +67,24 @@ for Sq, Sk, D, Dv in sizes:
     hw.attention(q, k, v, key_lengths=short, query_offset=integers([-1]), is_causal=True)
     v[..., Dv - 1] = np.nan  # another path where values are not finite
     hw.attention(q, k, v, is_causal=True, out=result(1, 2, Sq, Dv))
+""",
+    "attention_options": """
+sizes = [(1, 1, 1, 1), (1, 130, 33, 31), (5, 200, 64, 64), (70, 301, 15, 7), (66, 2100, 3, 2)]
+options = {"alibi_slopes": [0.1, 0.2], "sinks": [0.0, 1.0], "softcap": 3.0, "window": (90, 4)}
+for Sq, Sk, D, Dv in sizes:
+    for kind in np.float32, np.float64, np.float16, ml_dtypes.bfloat16:
+        dtype = np.dtype(kind)
+        q, k, v = numbers(2, 2, Sq, D), numbers(2, 1, Sk, D), numbers(2, 1, Sk, Dv)
+        added = numbers(2, 1, Sq, Sk)
+        added[..., Sk // 2 :: 7] = -np.inf
+        allowed = fenced((Sq, Sk), bool, at_end)
+        allowed[...] = rng.random((Sq, Sk)) < 0.7
+        for mask in added, allowed, allowed[:1], allowed[:, :1], allowed.T.copy().T, None:
+            hw.attention(q, k, v, attn_mask=mask, out=result(2, 2, Sq, Dv), return_lse=True)
+            hw.attention(q, k, v, attn_mask=mask, **options)
+            hw.attention_weights(q, k, attn_mask=mask, column_sums=True)
+        v[:, :, Sk // 2] = np.nan
+        hw.attention(q, k, v, attn_mask=allowed, is_causal=True)
 """,
     "attention_varlen": """
 cu = integers([0, 1, 1, 66, 90])
