@@ -80,3 +80,40 @@ except Stop as error:
     print(error)
 """
     assert run_python(PRELUDE + code) == "enough"
+
+
+def test_in_a_child_forked_from_another_thread():
+    """Its one thread is the main one now."""
+    code = f"""
+def fork():
+    if os.fork() == 0:
+        in_a_moment(press)
+        try:
+            {CALLS["many tiles"]}
+        except KeyboardInterrupt:
+            os._exit(7)
+        os._exit(0)
+
+thread = threading.Thread(target=fork)
+thread.start()
+thread.join()
+print(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+    assert run_python(PRELUDE + code) == "7"
+
+
+def test_calls_of_other_threads_go_on():
+    code = """
+x = np.random.default_rng(0).standard_normal((1, 4, 6000, 64)).astype(np.float32)
+expected = hw.attention(x, x, x)
+results = []
+thread = threading.Thread(target=lambda: results.append(hw.attention(x, x, x)))
+try:
+    thread.start()
+    in_a_moment(press)
+    time.sleep(60)
+except KeyboardInterrupt:
+    thread.join()
+    print((results[0] == expected).all())
+"""
+    assert run_python(PRELUDE + code) == "True"

@@ -6,6 +6,7 @@ shapes, dtypes and contiguity and say so in words.
 """
 
 import os
+import threading
 
 from libc.math cimport sqrt
 from libc.stddef cimport size_t
@@ -125,8 +126,27 @@ cdef extern from "Python.h":
     int PyErr_CheckSignals()  # declared without except: the exception is raised by check()
 
 
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
+
+
+# Python handles signals on the main thread alone. In a forked child that is the one which forked.
+cdef unsigned long main_thread = threading.main_thread().ident
+
+
+def _after_fork_in_child():
+    global main_thread
+    main_thread = PyThread_get_thread_ident()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 # Between tiles, on the thread that called: a pending Ctrl-C ends the call.
 cdef int signal_arrived() noexcept nogil:
+    if PyThread_get_thread_ident() != main_thread:
+        return 0
     with gil:
         return PyErr_CheckSignals()
 
