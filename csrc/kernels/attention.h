@@ -57,9 +57,9 @@ class TileGrid {
   double flops_ = 0;
 };
 
-// f(memory, task) for every task, memory being the thread's TileMemory<Products>.
-template <class Products, class F>
-hw_status for_each_task(const hw_attention_params& a, int threads, i64 tasks, F&& f) {
+// work(counter, memory) on each thread, memory being its TileMemory<Products>.
+template <class Products, class Work>
+hw_status with_tile_memory(const hw_attention_params& a, int threads, i64 tasks, Work&& work) {
   Arena needed;
   TileMemory<Products>(a, needed);
   return parallel_for(threads, tasks, [&](TaskCounter& counter) {
@@ -67,32 +67,33 @@ hw_status for_each_task(const hw_attention_params& a, int threads, i64 tasks, F&
     if (!workspace) return counter.stop(HW_OUT_OF_MEMORY);
     Arena arena(workspace);
     TileMemory<Products> memory(a, arena);
-    f(counter, memory);
+    work(counter, memory);
   });
 }
 
-// run(tile, counter) for all tiles.
+template <class Products>
+using GridOf = TileGrid<kTileRows<typename Products::Real>>;
+
+// run(problem, tile, counter, task) for all tasks, `each` of them a tile: task / each is the tile's number.
 template <class Products, class Run>
-hw_status for_each_tile(const hw_attention_params& a, Run&& run) {
+hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& grid, int threads, i64 each,
+                        Run&& run) {
   using T = typename Products::Real;
-  const TileGrid<kTileRows<T>> grid(a);
-  return for_each_task<Products>(a, threads_for(grid.flops(), grid.tiles()), grid.tiles(),
-                                 [&](TaskCounter& counter, auto& memory) {
-                                   typename TileGrid<kTileRows<T>>::Walk walk(grid);
-                                   for (i64 task; (task = counter.next()) >= 0;) {
-                                     const auto [b, head, first_row] = walk.at(task);
-                                     const HeadProblem<T> problem = head_problem<T>(a, b, head);
-                                     AttentionTile<Products> tile(problem, first_row, memory);
-                                     run(problem, tile, counter);
-                                   }
-                                 });
+  return with_tile_memory<Products>(a, threads, grid.tiles() * each, [&](TaskCounter& counter, auto& memory) {
+    typename GridOf<Products>::Walk walk(grid);
+    for (i64 task; (task = counter.next()) >= 0;) {
+      const auto [b, head, first_row] = walk.at(task / each);
+      const HeadProblem<T> problem = head_problem<T>(a, b, head);
+      AttentionTile<Products> tile(problem, first_row, memory);
+      run(problem, tile, counter, task);
+    }
+  });
 }
 
 // For few tiles of many keys: the splits of a tile are dealt out, in waves, and merged in order.
 template <class Products>
-hw_status attention_by_splits(const hw_attention_params& a, int threads) {
+hw_status attention_by_splits(const hw_attention_params& a, const GridOf<Products>& grid, int threads) {
   using T = typename Products::Real;
-  const TileGrid<kTileRows<T>> grid(a);
   Arena counted;
   SoftmaxState<T>(a.value_dim, counted);
   constexpr i64 kBytesPerThread = 1 << 20;  // for the states of a wave; beside the tile's own memory
@@ -105,28 +106,15 @@ hw_status attention_by_splits(const hw_attention_params& a, int threads) {
     Arena arena(static_cast<char*>(memory) + (tile * (wave + 1) + i) * state_bytes);
     return SoftmaxState<T>(a.value_dim, arena);
   };
-  // f(tile, its number, task) for `each` tasks a tile.
-  const auto for_each = [&](i64 each, auto&& f) {
-    return for_each_task<Products>(a, threads, grid.tiles() * each,
-                                   [&](TaskCounter& counter, auto& tile_memory) {
-                                     typename TileGrid<kTileRows<T>>::Walk walk(grid);
-                                     for (i64 task; (task = counter.next()) >= 0;) {
-                                       const auto [b, head, first_row] = walk.at(task / each);
-                                       const HeadProblem<T> problem = head_problem<T>(a, b, head);
-                                       AttentionTile<Products> tile(problem, first_row, tile_memory);
-                                       f(tile, task / each, task % each);
-                                     }
-                                   });
-  };
   hw_status status = HW_OK;
   for (i64 first = 0; first < splits && status == HW_OK; first += wave) {
     const i64 count = min_of(wave, splits - first);
-    status = for_each(count, [&](auto& tile, i64 number, i64 i) {
+    status = for_each_tile<Products>(a, grid, threads, count, [&](auto&, auto& tile, auto&, i64 task) {
       tile.pack_queries();
-      tile.attend_split(first + i, state(number, i));
+      tile.attend_split(first + task % count, state(task / count, task % count));
     });
     if (status != HW_OK) break;
-    status = for_each(1, [&](auto& tile, i64 number, i64) {
+    status = for_each_tile<Products>(a, grid, threads, 1, [&](auto&, auto& tile, auto&, i64 number) {
       const SoftmaxState<T> total = state(number, wave);
       if (first == 0) tile.reset_to_sinks(total);
       for (i64 i = 0; i < count; ++i) tile.merge(total, state(number, i));
@@ -139,19 +127,21 @@ hw_status attention_by_splits(const hw_attention_params& a, int threads) {
 
 template <class Products>
 hw_status attention(const hw_attention_params& a) {
-  using T = typename Products::Real;
-  const TileGrid<kTileRows<T>> grid(a);
+  const GridOf<Products> grid(a);
   const i64 splits = ceil_div(grid.most_keys(), kSplit);
   const int threads = threads_for(grid.flops(), grid.tiles() * splits);
   if (threads > 1 && splits > 1 && grid.tiles() < 4 * i64(threads))
-    return attention_by_splits<Products>(a, threads);
+    return attention_by_splits<Products>(a, grid, threads);
   return for_each_tile<Products>(
-      a, [](auto&, auto& tile, TaskCounter& counter) { tile.attend([&] { return counter.stopped(); }); });
+      a, grid, threads_for(grid.flops(), grid.tiles()), 1,
+      [](auto&, auto& tile, TaskCounter& counter, i64) { tile.attend([&] { return counter.stopped(); }); });
 }
 
 template <class T>
 hw_status attention_weights(const hw_attention_params& a) {
-  return for_each_tile<NativeProducts<T>>(a, [](const HeadProblem<T>& problem, auto& tile, TaskCounter&) {
+  const GridOf<NativeProducts<T>> grid(a);
+  const int threads = threads_for(grid.flops(), grid.tiles());
+  return for_each_tile<NativeProducts<T>>(a, grid, threads, 1, [](auto& problem, auto& tile, auto&, i64) {
     with_element<T>(problem.dtype, [&](auto element) {
       tile.probabilities([&](i64 row, i64 begin, i64 count, Vec<T> p) {
         auto* out = reinterpret_cast<decltype(element)*>(problem.out_of(row));
@@ -164,9 +154,9 @@ hw_status attention_weights(const hw_attention_params& a) {
 // One task a key/value head, as its tiles add to the same sums: in order, or bits would change.
 template <class T>
 hw_status attention_column_sums(const hw_attention_params& a) {
-  const TileGrid<kTileRows<T>> grid(a);
+  const GridOf<NativeProducts<T>> grid(a);
   const i64 tasks = a.batch * a.num_kv_heads, group = a.num_heads / a.num_kv_heads;
-  return for_each_task<NativeProducts<T>>(
+  return with_tile_memory<NativeProducts<T>>(
       a, threads_for(grid.flops(), tasks), tasks, [&](TaskCounter& counter, auto& memory) {
         for (i64 task; (task = counter.next()) >= 0;) {
           const i64 b = task / a.num_kv_heads, head = task % a.num_kv_heads;

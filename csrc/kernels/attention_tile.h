@@ -160,8 +160,8 @@ class AttentionTile {
         p_.lse[p_.element(p_.lse_strides, first_ + r)] = log_sum_exp(state.max[r], state.sum[r]);
   }
 
-  // f(row, begin, count, p) with a row's probabilities of the keys [begin, begin + count) in ascending
-  // order, all keys being met; p(i) is a vector of those from begin + i on. Two passes over the keys.
+  // f(row, begin, count, p) for each row and vector p of its probabilities, those of the keys
+  // [begin, begin + count), in ascending order until all keys have been met. Two passes over the keys.
   template <class F>
   void probabilities(F&& f) {
     pack_queries();

@@ -47,8 +47,6 @@ struct Vec<float> {
     return _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(int(bits)), bit), bit);
   }
   static uint64_t bits_of(Mask m) { return uint64_t(_mm256_movemask_ps(_mm256_castsi256_ps(m))); }
-  static Mask both(Mask a, Mask b) { return _mm256_and_si256(a, b); }
-  static Mask without(Mask a, Mask b) { return _mm256_andnot_si256(b, a); }
 
   friend Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
@@ -144,8 +142,6 @@ struct Vec<double> {
     return _mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(int64_t(bits)), bit), bit);
   }
   static uint64_t bits_of(Mask m) { return uint64_t(_mm256_movemask_pd(_mm256_castsi256_pd(m))); }
-  static Mask both(Mask a, Mask b) { return _mm256_and_si256(a, b); }
-  static Mask without(Mask a, Mask b) { return _mm256_andnot_si256(b, a); }
 
   friend Vec operator+(Vec a, Vec b) { return {_mm256_add_pd(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_pd(a.v, b.v)}; }

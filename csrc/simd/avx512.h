@@ -47,8 +47,6 @@ struct Vec<float> {
   }
   static Mask from_bits(uint64_t bits) { return Mask(bits); }
   static uint64_t bits_of(Mask m) { return m; }
-  static Mask both(Mask a, Mask b) { return a & b; }
-  static Mask without(Mask a, Mask b) { return a & ~b; }
 
   friend Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -116,8 +114,6 @@ struct Vec<double> {
   }
   static Mask from_bits(uint64_t bits) { return Mask(bits); }
   static uint64_t bits_of(Mask m) { return m; }
-  static Mask both(Mask a, Mask b) { return a & b; }
-  static Mask without(Mask a, Mask b) { return a & ~b; }
 
   friend Vec operator+(Vec a, Vec b) { return {_mm512_add_pd(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_pd(a.v, b.v)}; }

@@ -37,8 +37,6 @@ struct Vec {
   // Lane i from bit i, and back.
   static Mask from_bits(uint64_t bits) { return bits & 1; }
   static uint64_t bits_of(Mask m) { return m; }
-  static Mask both(Mask a, Mask b) { return a && b; }
-  static Mask without(Mask a, Mask b) { return a && !b; }
 
   friend Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
   friend Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }

@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from . import functional
-from .functional._arrays import Array, as_attention_floats, as_finite, as_integers, describe
+from .functional._arrays import (
+    Array,
+    as_array,
+    as_attention_floats,
+    as_finite,
+    as_integers,
+    describe,
+)
 
 _FLOAT_TYPES = {1: "FLOAT", 10: "FLOAT16", 11: "DOUBLE", 16: "BFLOAT16"}  # of TensorProto.DataType
 _AFTER_SOFTCAP, _AFTER_MASK, _AFTER_SOFTMAX = 1, 2, 3  # of qk_matmul_output_mode; 0 is the product
@@ -166,7 +173,7 @@ def attention(
     offset: int | npt.NDArray[np.int64] = 0
     if past_key is not None and past_value is not None:
         offset, key, value = _append(past_key, past_value, key, value)
-    mask = None if attn_mask is None else np.asarray(attn_mask)
+    mask = None if attn_mask is None else as_array("attn_mask", attn_mask)
     keys = key.shape[2]
     if mask is not None and mask.ndim and mask.shape[-1] < keys:
         keys = mask.shape[-1]  # no query attends those behind: they are left out, by a view

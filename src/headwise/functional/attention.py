@@ -128,7 +128,7 @@ def attention(
     probabilities rounded to bfloat16, and else widened, as float16 is. ALiBi is by Press et al.
     (2022). bfloat16 values below 1.2e-38 may count as 0, as that instruction has it. Memory beyond
     the inputs and the output is less than 2 MB a thread, whatever the lengths. Ctrl-C ends a call
-    within a few hundredths of a second.
+    between two tiles.
 
     Examples
     --------

@@ -25,6 +25,13 @@ class KVCache:
     dtype : dtype
         float32 by default; float64, float16 or ml_dtypes.bfloat16.
 
+    Raises
+    ------
+    TypeError
+        If a size is no integer, or the dtype not one of those.
+    ValueError
+        If a size is out of range: dimensions are 1 to 512.
+
     Attributes
     ----------
     lengths : array of int, shape (B,)
@@ -99,8 +106,11 @@ class KVCache:
 
         Raises
         ------
+        TypeError
+            If a dtype is not that of the cache.
         ValueError
-            If an entry would hold more than `capacity` tokens; then nothing is appended.
+            If shapes do not fit the cache, or an entry would hold more than `capacity` tokens; then
+            nothing is appended.
         """
         k, v = as_attention_floats(key=key, value=value)
         for name, x, held in (("key", k, self.key), ("value", v, self.value)):
@@ -128,7 +138,12 @@ class KVCache:
         Parameters
         ----------
         length : int or array of int, shape (B,)
-            How many tokens to keep, of each batch entry at most as many as it holds.
+            How many tokens to keep.
+
+        Raises
+        ------
+        ValueError
+            If that is more than a batch entry holds, or negative.
         """
         kept = self._per_entry("length", length, None)
         if (kept > self._lengths).any():

@@ -50,6 +50,7 @@ def merge_attention(
     >>> np.allclose(out, hw.attention(q, k, k))
     True
     """
+    outs, lses = list(outs), list(lses)
     if len(outs) == 0 or len(outs) != len(lses):
         raise ValueError(
             f"outs has {len(outs)} parts and lses has {len(lses)}: there must be as many, and one "

@@ -45,6 +45,14 @@ def scaled_dot_product_attention(
     array, shape (..., Hq, Sq, Dv)
         A query that attends no key gives 0.
 
+    Raises
+    ------
+    TypeError
+        If a dtype is not one that :func:`attention` takes, or differs between the arrays.
+    ValueError
+        If shapes do not fit each other, `dropout_p` is not 0, or both `attn_mask` and
+        `is_causal` are given.
+
     See Also
     --------
     attention : the same with all its options.

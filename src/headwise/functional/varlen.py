@@ -96,6 +96,14 @@ def attention_varlen(
     lse : array, shape (Hq, Tq)
         Only with `return_lse`.
 
+    Raises
+    ------
+    TypeError
+        If a dtype is not one that :func:`attention` takes, or differs between the arrays.
+    ValueError
+        If shapes do not fit each other, cumulative lengths do not fit the tokens, or an option is
+        out of range.
+
     Notes
     -----
     The layout is that of flash-attn's ``flash_attn_varlen_func``. Each sequence has the same bits

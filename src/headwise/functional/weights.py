@@ -63,6 +63,18 @@ def attention_weights(
         what :func:`attention` never holds: it takes Hq Sq Sk elements, fewer with `heads` and
         `rows`. With `column_sums`, shape (..., Hq, Sk), float32 (float64 for float64).
 
+    Raises
+    ------
+    TypeError
+        If a dtype is not one that :func:`attention` takes, or differs between the arrays.
+    ValueError
+        If shapes do not fit each other, or an option, head or row is out of range.
+
+    Notes
+    -----
+    The formula is that of Vaswani et al. (2017). Scores are computed twice: for the sums, and for
+    the weights.
+
     Examples
     --------
     >>> import numpy as np, headwise as hw
