@@ -18,8 +18,6 @@ bool is_dtype(hw_dtype dtype) { return dtype == HW_FLOAT32 || dtype == HW_FLOAT6
 
 bool is_16_bit(hw_dtype dtype) { return dtype == HW_FLOAT16 || dtype == HW_BFLOAT16; }
 
-size_t size_of(hw_dtype dtype) { return dtype == HW_FLOAT32 ? 4 : 8; }
-
 bool none_negative(std::initializer_list<int64_t> lengths) {
   for (const int64_t n : lengths)
     if (n < 0) return false;
@@ -74,8 +72,14 @@ hw_attention_params without_value(hw_attention_params a) {
 }
 
 bool is_valid(const hw_linear_params& a) {
-  return is_dtype(a.dtype) && a.activation >= HW_IDENTITY && a.activation <= HW_GELU &&
-         none_negative({a.rows, a.out_features, a.in_features}) &&
+  const bool reduced = a.weight_dtype == HW_BFLOAT16 || a.weight_dtype == HW_INT8;
+  const hw_dtype real = a.weight_dtype == HW_FLOAT64 ? HW_FLOAT64 : HW_FLOAT32;
+  const auto fits = [&](hw_dtype dtype) { return dtype == real || (reduced && dtype == HW_BFLOAT16); };
+  if (!(is_dtype(a.weight_dtype) || reduced) || !fits(a.input_dtype) || !fits(a.out_dtype)) return false;
+  if (a.weight_dtype == HW_INT8 && a.in_features > HEADWISE_MAX_INT8_FEATURES) return false;
+  if (a.gated && (a.out_head_dim != 0 || (a.residual && a.residual == a.out))) return false;
+  return a.activation >= HW_IDENTITY && a.activation <= HW_SILU &&
+         none_negative({a.rows, a.out_features, a.in_features, a.out_head_dim}) &&
          all_there(a.rows * a.out_features, {a.out}) &&
          all_there(a.rows * a.out_features * a.in_features, {a.input, a.packed_weight});
 }
@@ -173,8 +177,7 @@ hw_status hw_attention(const hw_attention_params* a) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return HW_UNSUPPORTED_ISA;
   if (!is_valid(*a, true)) return HW_INVALID_ARGUMENT;
-  const Bf16Kernels* bf16 = a->dtype == HW_BFLOAT16 ? active_bf16_kernels() : nullptr;
-  return bf16 ? bf16->attention(*a) : kernels->attention(*a);
+  return kernels->attend(*a);
 }
 
 hw_status hw_attention_weights(const hw_attention_params* a) {
@@ -191,34 +194,11 @@ hw_status hw_attention_column_sums(const hw_attention_params* a) {
   return is_valid(p, false) ? kernels->attention_column_sums(p) : HW_INVALID_ARGUMENT;
 }
 
-size_t hw_packed_weight_size(hw_dtype dtype, int64_t out_features, int64_t in_features) {
-  const int64_t lanes = static_cast<int64_t>(256 / size_of(dtype));
-  return static_cast<size_t>((out_features + lanes - 1) / lanes * lanes * in_features);
-}
-
-hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride, int64_t out_features,
-                         int64_t in_features, void* packed) {
-  if (!is_dtype(dtype) || out_features < 0 || in_features < 0) return HW_INVALID_ARGUMENT;
-  if (!all_there(out_features * in_features, {weight, packed})) return HW_INVALID_ARGUMENT;
-  const auto pack = [&]<class T>(const T* w, T* panel) {
-    constexpr int64_t kLanes = 256 / sizeof(T);
-    for (int64_t first = 0; first < out_features; first += kLanes, panel += kLanes * in_features)
-      for (int64_t k = 0; k < in_features; ++k)
-        for (int64_t n = 0; n < kLanes; ++n)
-          panel[k * kLanes + n] = first + n < out_features ? w[(first + n) * row_stride + k] : T(0);
-  };
-  if (dtype == HW_FLOAT32)
-    pack(static_cast<const float*>(weight), static_cast<float*>(packed));
-  else
-    pack(static_cast<const double*>(weight), static_cast<double*>(packed));
-  return HW_OK;
-}
-
 hw_status hw_linear(const hw_linear_params* a) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return HW_UNSUPPORTED_ISA;
   if (!is_valid(*a)) return HW_INVALID_ARGUMENT;
-  return kernels->linear(*a);
+  return kernels->multiply(*a);
 }
 
 hw_status hw_softmax(const hw_softmax_params* a) {
@@ -252,12 +232,12 @@ hw_status hw_pool(const hw_pool_params* a) {
 hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return HW_UNSUPPORTED_ISA;
-  if (!(is_dtype(dtype) || is_16_bit(dtype)) || !(seconds > 0)) return HW_INVALID_ARGUMENT;
-  const Bf16Kernels* bf16 = dtype == HW_BFLOAT16 ? active_bf16_kernels() : nullptr;
-  if (is_16_bit(dtype)) dtype = HW_FLOAT32;
+  if (!(is_dtype(dtype) || dtype == HW_BFLOAT16 || dtype == HW_INT8) || !(seconds > 0)) return HW_INVALID_ARGUMENT;
   *gflops = 1e-9 * measure(seconds, [&](int) {
-              double sink[8];
-              return bf16 ? bf16->dot_probe(200000, sink) : kernels->fma_probe(dtype, 200000, sink);
+              double sink[8] = {};
+              if (dtype == HW_BFLOAT16) return kernels->bf16.probe(200000, sink);
+              if (dtype == HW_INT8) return kernels->int8.probe(200000, sink);
+              return kernels->probe(dtype, 200000, sink);
             });
   return HW_OK;
 }

@@ -11,7 +11,8 @@ namespace headwise {
 struct CpuFeatures {
   bool avx2 = false;         // AVX2, FMA, F16C
   bool avx512 = false;       // F, BW, DQ, VL
-  bool avx512_bf16 = false;  // to be asked with avx512
+  bool avx512_vnni = false;  // and VNNI
+  bool avx512_bf16 = false;  // and BF16
 };
 
 inline CpuFeatures detect_cpu() {
@@ -27,7 +28,8 @@ inline CpuFeatures detect_cpu() {
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return found;
   found.avx2 = saves_ymm && fma && f16c && (b >> 5 & 1);
   found.avx512 = saves_zmm && found.avx2 && (b >> 16 & 1) && (b >> 17 & 1) && (b >> 30 & 1) && (b >> 31 & 1);
-  found.avx512_bf16 = __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
+  found.avx512_vnni = found.avx512 && (c >> 11 & 1);
+  found.avx512_bf16 = found.avx512_vnni && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
   return found;
 }
 

@@ -14,8 +14,7 @@ namespace {
 
 struct Isa {
   const char* name;
-  const KernelTable* kernels;
-  const Bf16Kernels* bf16_kernels;
+  KernelTable kernels;
 };
 
 // Best first.
@@ -24,11 +23,15 @@ const std::vector<Isa>& available_isas() {
     std::vector<Isa> isas;
 #if defined(__x86_64__)
     const CpuFeatures cpu = detect_cpu();
-    if (cpu.avx512 && cpu.avx512_bf16) isas.push_back({"avx512_bf16", &kernels_avx512, &kernels_avx512_bf16});
-    if (cpu.avx512) isas.push_back({"avx512", &kernels_avx512, nullptr});
-    if (cpu.avx2) isas.push_back({"avx2", &kernels_avx2, nullptr});
+    KernelTable vnni = kernels_avx512, bf16 = kernels_avx512;
+    vnni.int8 = bf16.int8 = kernels_avx512_vnni;
+    bf16.bf16 = kernels_avx512_bf16;
+    if (cpu.avx512_bf16) isas.push_back({"avx512_bf16", bf16});
+    if (cpu.avx512_vnni) isas.push_back({"avx512_vnni", vnni});
+    if (cpu.avx512) isas.push_back({"avx512", kernels_avx512});
+    if (cpu.avx2) isas.push_back({"avx2", kernels_avx2});
 #endif
-    isas.push_back({"scalar", &kernels_scalar, nullptr});
+    isas.push_back({"scalar", kernels_scalar});
     return isas;
   }();
   return found;
@@ -52,12 +55,7 @@ std::atomic<const Isa*>& active_isa() {
 
 const KernelTable* active_kernels() {
   const Isa* isa = active_isa().load(std::memory_order_relaxed);
-  return isa ? isa->kernels : nullptr;
-}
-
-const Bf16Kernels* active_bf16_kernels() {
-  const Isa* isa = active_isa().load(std::memory_order_relaxed);
-  return isa ? isa->bf16_kernels : nullptr;
+  return isa ? &isa->kernels : nullptr;
 }
 
 }  // namespace headwise

@@ -7,7 +7,4 @@ namespace headwise {
 // The active ISA's kernels, or null when HEADWISE_ISA names one that cannot run here.
 const KernelTable* active_kernels();
 
-// Its kernels for bfloat16, or null if it has none of its own.
-const Bf16Kernels* active_bf16_kernels();
-
 }  // namespace headwise

@@ -24,17 +24,21 @@ hw_status run_attention_weights(const hw_attention_params& a) {
 hw_status run_attention_column_sums(const hw_attention_params& a) {
   return a.dtype == HW_FLOAT64 ? attention_column_sums<double>(a) : attention_column_sums<float>(a);
 }
-hw_status run_linear(const hw_linear_params& a) { return is_float(a) ? linear<float>(a) : linear<double>(a); }
+hw_status run_linear(const hw_linear_params& a) {
+  return a.weight_dtype == HW_FLOAT32 ? linear<float>(a) : linear<double>(a);
+}
 hw_status run_softmax(const hw_softmax_params& a) {
   return is_float(a) ? softmax<float>(a) : softmax<double>(a);
 }
 hw_status run_layer_norm(const hw_layer_norm_params& a) {
   return is_float(a) ? layer_norm<float>(a) : layer_norm<double>(a);
 }
-double run_fma_probe(hw_dtype dtype, i64 iterations, void* sink) {
-  return dtype == HW_FLOAT32 ? fma_probe(iterations, static_cast<float*>(sink))
-                             : fma_probe(iterations, static_cast<double*>(sink));
+double run_probe(hw_dtype dtype, i64 iterations, void* sink) {
+  return dtype == HW_FLOAT64 ? multiply_probe(iterations, static_cast<double*>(sink))
+                             : multiply_probe(iterations, static_cast<float*>(sink));
 }
+// Without instructions of its own an ISA's limit is float32's.
+double run_float_probe(i64 iterations, void* sink) { return run_probe(HW_FLOAT32, iterations, sink); }
 
 }  // namespace
 
@@ -48,6 +52,8 @@ const headwise::KernelTable headwise::HEADWISE_ISA_TABLE = {
     run_layer_norm,
     embed,
     pool,
-    run_fma_probe,
+    run_probe,
     read_probe,
+    {run_attention, linear<bf16_pair>, run_float_probe},
+    {linear<int8_quad>, run_float_probe},
 };

@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <chrono>
@@ -19,6 +20,8 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
+#include <vector>
 
 namespace headwise {
 namespace {
@@ -196,6 +199,19 @@ Pool& pool() {
   return *pool;
 }
 
+thread_local Membership* member_of = nullptr;
+
+// A thread is a member for as long as this lives.
+class Joined {
+ public:
+  explicit Joined(Team* team) : membership_{team, 0}, before_(member_of) { member_of = &membership_; }
+  ~Joined() { member_of = before_; }
+
+ private:
+  Membership membership_;
+  Membership* before_;
+};
+
 // ---- interruption ----------------------------------------------------------------------------------------
 
 std::atomic<int (*)(void)> interrupt_check{nullptr};
@@ -208,6 +224,25 @@ struct Workspace {
   ~Workspace() { free(memory); }
 };
 
+// Pages of their own, large ones if the system has them: what is freed goes back to the system at once.
+void* map_pages(size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return nullptr;
+#ifdef MADV_HUGEPAGE
+  madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+  return memory;
+}
+
+// Buffers given back. A forked child may have inherited a locked mutex: it starts with none.
+struct IdleBuffers {
+  std::mutex mutex;
+  std::vector<std::pair<void*, size_t>> buffers;
+};
+std::atomic<IdleBuffers*> current_idle{new IdleBuffers};
+[[maybe_unused]] const int idle_at_fork =
+    pthread_atfork(nullptr, nullptr, [] { current_idle = new IdleBuffers; });
+
 }  // namespace
 
 int num_threads() { return thread_count().load(std::memory_order_relaxed); }
@@ -215,8 +250,45 @@ int num_threads() { return thread_count().load(std::memory_order_relaxed); }
 void set_num_threads(int n) { thread_count().store(n, std::memory_order_relaxed); }
 
 void run_on_threads(int threads, void (*body)(void*), void* context) {
-  if (threads <= 1) return body(context);
-  pool().run(threads, body, context);
+  struct Alone {
+    void (*body)(void*);
+    void* context;
+  } alone{body, context};
+  const auto run = [](void* c) {
+    const Joined joined(nullptr);
+    static_cast<Alone*>(c)->body(static_cast<Alone*>(c)->context);
+  };
+  if (threads <= 1) return run(&alone);
+  pool().run(threads, run, &alone);
+}
+
+hw_status run_as_team(int threads, int64_t max_phases, void (*body)(void*), void* context) {
+  std::vector<Phase> phases(static_cast<size_t>(max_phases));
+  struct Shared {
+    Team team;
+    void (*body)(void*);
+    void* context;
+  } shared{{threads, this_thread(), phases.data(), max_phases}, body, context};
+  const auto run = [](void* c) {
+    Shared& s = *static_cast<Shared*>(c);
+    const Joined joined(&s.team);
+    s.body(s.context);
+  };
+  if (threads <= 1)
+    run(&shared);
+  else
+    pool().run(threads, run, &shared);
+  return shared.team.status;
+}
+
+Membership* membership() { return member_of; }
+
+void wait_for(const Phase& phase, int64_t tasks, const Team& team) {
+  const auto over = [&] {
+    return __atomic_load_n(&phase.finished, __ATOMIC_ACQUIRE) >= tasks ||
+           __atomic_load_n(&team.status, __ATOMIC_RELAXED) != HW_OK;
+  };
+  while (!spin(over)) sched_yield();
 }
 
 const void* this_thread() {
@@ -237,12 +309,46 @@ bool interrupt_requested() {
   return check() != 0;
 }
 
+Buffer::Buffer(size_t bytes) : memory_(nullptr), bytes_(0) {
+  constexpr size_t kPage = size_t(2) << 20;
+  bytes = (bytes + kPage - 1) / kPage * kPage;
+  std::pair<void*, size_t> found{nullptr, 0};
+  {
+    IdleBuffers& idle = *current_idle;
+    const std::lock_guard<std::mutex> held(idle.mutex);
+    if (!idle.buffers.empty()) {
+      found = idle.buffers.back();
+      idle.buffers.pop_back();
+    }
+  }
+  if (found.second < bytes) {  // too small: replaced, so that there are never more than were in use at once
+    if (found.first) munmap(found.first, found.second);
+    found = {map_pages(bytes), bytes};
+  }
+  memory_ = found.first;
+  bytes_ = found.second;
+}
+
+Buffer::~Buffer() {
+  if (!memory_) return;
+  IdleBuffers& idle = *current_idle;
+  const std::lock_guard<std::mutex> held(idle.mutex);
+  idle.buffers.emplace_back(memory_, bytes_);
+}
+
+void trim() {
+  IdleBuffers& idle = *current_idle;
+  const std::lock_guard<std::mutex> held(idle.mutex);
+  for (const auto& [memory, bytes] : idle.buffers) munmap(memory, bytes);
+  idle.buffers.clear();
+}
+
 void* thread_workspace(size_t bytes) {
   thread_local Workspace workspace;
-  if (workspace.bytes < bytes) {
+  if (!workspace.memory || workspace.bytes < bytes) {
     free(workspace.memory);
     workspace.bytes = 0;
-    workspace.memory = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    workspace.memory = aligned_alloc(64, (bytes + 64) / 64 * 64);
     if (workspace.memory) workspace.bytes = bytes;
   }
   return workspace.memory;

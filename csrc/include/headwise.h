@@ -35,14 +35,15 @@ const char* hw_status_message(hw_status status);
 typedef enum hw_dtype {
   HW_FLOAT32 = 0,
   HW_FLOAT64 = 1,
-  HW_FLOAT16 = 2,  /* attention alone */
-  HW_BFLOAT16 = 3, /* attention alone */
-  HW_BOOL = 4,     /* masks alone; one byte, 0 or not */
+  HW_FLOAT16 = 2, /* attention alone */
+  HW_BFLOAT16 = 3,
+  HW_BOOL = 4, /* masks alone; one byte, 0 or not */
+  HW_INT8 = 5, /* packed weights alone */
 } hw_dtype;
 
 /* ---- instruction sets and threads ------------------------------------------------------------ */
 
-/* The ISA in use: "avx512_bf16", "avx512", "avx2" or "scalar". On first use it is the best the CPU and
+/* The ISA in use: "avx512_bf16", "avx512_vnni", "avx512", "avx2" or "scalar". On first use it is the best the CPU and
  * operating system support, or the one the environment variable HEADWISE_ISA names. NULL if that variable
  * names one that cannot run here; every kernel then returns HW_UNSUPPORTED_ISA. */
 const char* hw_active_isa(void);
@@ -125,27 +126,44 @@ hw_status hw_attention_column_sums(const hw_attention_params* params);
 
 /* ---- linear layers --------------------------------------------------------------------------- */
 
-typedef enum hw_activation { HW_IDENTITY = 0, HW_RELU = 1, HW_GELU = 2 } hw_activation;
+typedef enum hw_activation {
+  HW_IDENTITY = 0,
+  HW_RELU = 1,
+  HW_GELU = 2,      /* x Phi(x), by erf */
+  HW_GELU_TANH = 3, /* its approximation by tanh */
+  HW_SILU = 4,      /* x / (1 + exp(-x)) */
+} hw_activation;
 
-/* Elements a packed (N, K) weight takes. */
+#define HEADWISE_MAX_INT8_FEATURES 65536 /* input features whose sums are exact */
+
+/* Bytes a packed (N, K) weight takes: HW_FLOAT32, HW_FLOAT64, HW_BFLOAT16 or HW_INT8. */
 size_t hw_packed_weight_size(hw_dtype dtype, int64_t out_features, int64_t in_features);
 
-/* Reorder a row-major (N, K) weight into panels of 256 bytes of outputs, zero padded:
- * packed[panel][k][lane]. The order is the same for every ISA. */
+/* Reorder a row-major (N, K) weight into panels of outputs, zero padded. It is of float32, of float64 for
+ * HW_FLOAT64; bfloat16 is rounded to the nearest, int8 symmetric with a scale an output feature. The result is
+ * the same for every ISA. */
 hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride, int64_t out_features,
                          int64_t in_features, void* packed);
 
-/* out = activation(input W^T + bias) + residual, for M rows. */
+/* out = activation(input W^T + bias) + residual, for M rows; gated:
+ * out = activation(input W^T + bias) * (input W2^T + bias2) + residual.
+ *
+ * With HW_BFLOAT16 weights the input is rounded to bfloat16, with HW_INT8 to 8 bits with a scale a row; sums
+ * are float32 (exact, in int32). A row that holds inf or NaN gives NaN with HW_INT8. */
 typedef struct hw_linear_params {
-  hw_dtype dtype;
+  hw_dtype weight_dtype;           /* of the packed weight */
+  hw_dtype input_dtype, out_dtype; /* HW_FLOAT64 as the weight, else HW_FLOAT32; or HW_BFLOAT16 with one of
+                                      HW_BFLOAT16 or HW_INT8 */
   hw_activation activation;
+  int gated; /* W2 is packed after W, hw_packed_weight_size() on; bias2 after bias */
   int64_t rows, out_features, in_features;
   const void* input;         /* (M, K), rows input_stride apart */
   const void* packed_weight; /* from hw_pack_weight; 64-byte aligned is fastest */
-  const void* bias;          /* optional (N,) */
-  const void* residual;      /* optional (M, N), rows residual_stride apart; may be out itself */
+  const void* bias;          /* optional (N,), real: float32, or float64 as the weight */
+  const void* residual;      /* optional (M, N), real, rows residual_stride apart; may be out itself */
   void* out;                 /* (M, N), rows out_stride apart */
   int64_t input_stride, residual_stride, out_stride;
+  int64_t out_head_dim, out_head_stride; /* not 0: out is (heads, M, out_head_dim); not with gated */
 } hw_linear_params;
 
 hw_status hw_linear(const hw_linear_params* params);
@@ -175,6 +193,7 @@ typedef struct hw_layer_norm_params {
   void* out;            /* may be input itself */
   int64_t input_stride, residual_stride, out_stride;
   double epsilon;
+  int rms; /* no mean is subtracted: x / sqrt(mean(x^2) + epsilon), RMSNorm */
 } hw_layer_norm_params;
 
 hw_status hw_layer_norm(const hw_layer_norm_params* params);
@@ -207,11 +226,49 @@ typedef struct hw_pool_params {
 
 hw_status hw_pool(const hw_pool_params* params);
 
+/* ---- a stack of encoder layers ---------------------------------------------------------------- */
+
+/* Weights are packed with the stack's weight_dtype; biases are optional, float32. A norm without weight is not
+ * scaled, without bias not shifted. */
+typedef struct hw_encoder_layer {
+  const void* projection_weight; /* ((H + 2 G) D, E): query heads, key heads, value heads */
+  const void* output_weight;     /* (E, H D) */
+  const void* up_weight;         /* (F, E), twice if gated */
+  const void* down_weight;       /* (E, F) */
+  const float *projection_bias, *output_bias, *up_bias, *down_bias;
+  const float *attention_norm_weight, *attention_norm_bias;
+  const float *feed_forward_norm_weight, *feed_forward_norm_bias;
+  double attention_norm_epsilon, feed_forward_norm_epsilon;
+} hw_encoder_layer;
+
+/* x = norm(x + attention(x)); x = norm(x + feed_forward(x)) for each layer, or with pre_norm
+ * x = x + attention(norm(x)); x = x + feed_forward(norm(x)), within each sequence of a packed batch.
+ *
+ * Each thread takes sequences of some hundred tokens through all layers, so that what passes between operations
+ * stays in its cache; few tokens are worked on by all threads together. Working memory beside `hidden`: a few
+ * times (E + (H + 2 G) D + F) * 4 bytes for each token of such a group, per thread; hw_trim() frees it. */
+typedef struct hw_encoder_params {
+  hw_dtype weight_dtype; /* HW_FLOAT32, HW_BFLOAT16, HW_INT8; the last two run attention in bfloat16 */
+  hw_activation activation;
+  int gated, pre_norm, is_causal;
+  int64_t hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim;
+  int64_t num_layers;
+  const hw_encoder_layer* layers;
+  int64_t batch;
+  const int64_t* starts; /* (batch + 1) row numbers of hidden */
+  float* hidden;         /* (T, hidden_size), contiguous; in and out */
+} hw_encoder_params;
+
+hw_status hw_encode(const hw_encoder_params* params);
+
+/* Return to the system what hw_encode keeps for its next call. */
+void hw_trim(void);
+
 /* ---- what this machine can do ---------------------------------------------------------------- */
 
 /* Measured with the active ISA on all threads: independent fused multiply-adds in registers, in
- * 1e9 flop a second (of 16-bit numbers those of float32, if they are widened), and the sum of a buffer larger
- * than any cache, in 1e9 bytes a second. */
+ * 1e9 operations a second (of HW_BFLOAT16 and HW_INT8 those of float32 if the ISA has no instruction of its own),
+ * and the sum of a buffer larger than any cache, in 1e9 bytes a second. */
 hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops);
 hw_status hw_peak_bandwidth(double seconds, double* gigabytes_per_second);
 

@@ -130,7 +130,8 @@ hw_status attention(const hw_attention_params& a) {
   const GridOf<Products> grid(a);
   const i64 splits = ceil_div(grid.most_keys(), kSplit);
   const int threads = threads_for(grid.flops(), grid.tiles() * splits);
-  if (threads > 1 && splits > 1 && grid.tiles() < 4 * i64(threads))
+  // A team shares tasks but no memory, which the parts would need.
+  if (!headwise::membership() && threads > 1 && splits > 1 && grid.tiles() < 4 * i64(threads))
     return attention_by_splits<Products>(a, grid, threads);
   return for_each_tile<Products>(
       a, grid, threads_for(grid.flops(), grid.tiles()), 1,

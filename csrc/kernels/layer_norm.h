@@ -1,4 +1,5 @@
-// Layer normalisation (Ba, Kiros and Hinton, 2016) of rows, with the residual added first.
+// Layer normalisation (Ba, Kiros and Hinton, 2016) and RMSNorm (Zhang and Sennrich, 2019) of rows, with the
+// residual added first.
 #pragma once
 #include <math.h>
 
@@ -28,7 +29,8 @@ void layer_norm_row(const hw_layer_norm_params& a, i64 m) {
     v.store(out + i, inside);
     return v;
   };
-  const V mean = V::broadcast(pairwise_sum<V>(0, vectors, added).sum() / T(n));
+  const T sum = pairwise_sum<V>(0, vectors, added).sum();
+  const V mean = V::broadcast(a.rms ? T(0) : sum / T(n));
 
   // pass 2: the variance about the mean; E[x^2] - mean^2 would cancel.
   const auto squared = [&](i64 vector) {

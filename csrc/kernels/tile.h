@@ -4,6 +4,26 @@
 
 namespace {
 
+// What an element is made from, and what products of it are summed in.
+template <class E>
+struct Element {
+  using Real = E;
+  using Sum = E;
+  static constexpr int kNumbers = 1;
+};
+template <>
+struct Element<bf16_pair> {
+  using Real = float;
+  using Sum = float;
+  static constexpr int kNumbers = 2;
+};
+template <>
+struct Element<int8_quad> {
+  using Real = float;
+  using Sum = int32_t;
+  static constexpr int kNumbers = 4;
+};
+
 // The left factor: element (row r, step k) is E number k * step of row r. An element is a number, or a pair
 // of them that one instruction multiplies and adds up; Vec<E>::Sum is what sums are kept in.
 template <class E>
@@ -31,8 +51,8 @@ constexpr i64 kChain = 192;
 template <int Rows, int Columns, bool Tail, class E, class Finish>
 HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 depth, typename Vec<E>::Mask tail,
                                    Finish&& finish) {
-  using Element = Vec<E>;
-  using V = typename Element::Sum;
+  using Factors = Vec<E>;
+  using V = typename Factors::Sum;
   const bool several = depth > kChain;
   V total[Rows][Columns];  // of the chains so far, in memory; a single chain never touches it
   if (several)
@@ -46,14 +66,17 @@ HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 dept
     });
     const i64 end = min_of(depth, begin + kChain);
     for (i64 k = begin; k < end; ++k) {
-      Element row[Columns];
+      Factors row[Columns];
       unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA {
         const E* p = b + k * b_step + j * V::kLanes;
-        row[j] = Tail && j == Columns - 1 ? Element::load(p, tail) : Element::load(p);
+        if constexpr (Tail && j == Columns - 1)
+          row[j] = Factors::load(p, tail);
+        else
+          row[j] = Factors::load(p);
       });
       unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-        const Element x = Element::broadcast(a.at(r, k));
-        unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = Element::fma(x, row[j], c[r][j]); });
+        const Factors x = Factors::broadcast(a.at(r, k));
+        unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = Factors::fma(x, row[j], c[r][j]); });
       });
     }
     if (several)
@@ -73,7 +96,7 @@ HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 dept
 template <int Columns, bool Tail, class E, class Depth, class Finish>
 HEADWISE_INLINE void multiply_rows(Factor<E> a, i64 rows, const E* b, i64 b_step, Depth&& depth_of,
                                    typename Vec<E>::Mask tail, Finish&& finish) {
-  constexpr int kMaxRows = max_tile_rows(Columns);
+  constexpr int kMaxRows = max_tile_rows<E>(Columns);
   i64 tiles = ceil_div(rows, kMaxRows);
   for (i64 first = 0; first < rows; --tiles) {
     const int height = int(ceil_div(rows - first, tiles));
@@ -116,8 +139,8 @@ HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64
 // finish(row, C) for each row of A, C holding its sums as lanes. A's steps are 1.
 template <int R, class E, class Finish>
 HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 depth, Finish&& finish) {
-  using Element = Vec<E>;
-  using V = typename Element::Sum;
+  using Factors = Vec<E>;
+  using V = typename Factors::Sum;
   constexpr int W = V::kLanes;
   static_assert(kChain % W == 0);
   for (i64 first = 0; first < rows; first += W) {
@@ -127,21 +150,21 @@ HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 
     // Steps k .. k + W - 1, of which `left` are there.
     const auto steps = [&](auto whole, i64 k, i64 left) HEADWISE_INLINE_LAMBDA {
       const auto inside = V::first_lanes(left);
-      Element block[W];
+      Factors block[W];
       unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
         if constexpr (whole) {
-          block[i] = Element::load(a.row(first + i) + k);
+          block[i] = Factors::load(a.row(first + i) + k);
           // W rows at once is no order that the CPU foresees: without this a third of the bandwidth is lost.
           __builtin_prefetch(a.row(first + W + i) + k, 0, 2);
         } else {
-          block[i] = i < present ? Element::load(a.row(first + i) + k, inside) : Element::zero();
+          block[i] = i < present ? Factors::load(a.row(first + i) + k, inside) : Factors::zero();
         }
       });
-      Element::transpose(block);
+      Factors::transpose(block);
       unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
         if (whole || i < left)
           unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-            chain[r] = Element::fma(Element::broadcast(b[(k + i) * W + r]), block[i], chain[r]);
+            chain[r] = Factors::fma(Factors::broadcast(b[(k + i) * W + r]), block[i], chain[r]);
           });
       });
     };

@@ -2,6 +2,9 @@
 #pragma once
 #include <immintrin.h>
 
+#include "half.h"
+#include "quad.h"
+
 namespace {
 
 constexpr int kRegisters = 16;
@@ -12,6 +15,7 @@ struct Vec;
 template <>
 struct Vec<float> {
   static constexpr int kLanes = 8;
+  static constexpr int kOperandRegisters = 1;
   static constexpr float kZeroPower = -127.0f;
   using Mask = __m256i;
   using Sum = Vec;
@@ -36,6 +40,13 @@ struct Vec<float> {
     Half lanes[kLanes];
     convert_to(lanes);
     __builtin_memcpy(p, lanes, sizeof(Half) * lanes_of(m));
+  }
+
+  void store_biased_bytes(uint8_t* p) const {
+    const __m256i x = _mm256_cvtps_epi32(v);
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    const __m128i bytes = _mm_xor_si128(_mm_packs_epi16(words, words), _mm_set1_epi8(-128));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), bytes);
   }
 
   static Mask first_lanes(int64_t n) {
@@ -121,6 +132,7 @@ struct Vec<float> {
 template <>
 struct Vec<double> {
   static constexpr int kLanes = 4;
+  static constexpr int kOperandRegisters = 1;
   static constexpr double kZeroPower = -1023.0;
   using Mask = __m256i;
   using Sum = Vec;
@@ -182,6 +194,64 @@ struct Vec<double> {
     row[1].v = _mm256_permute2f128_pd(a1, a3, 0x20);
     row[2].v = _mm256_permute2f128_pd(a0, a2, 0x31);
     row[3].v = _mm256_permute2f128_pd(a1, a3, 0x31);
+  }
+};
+
+template <>
+struct Vec<int32_t> {
+  static constexpr int kLanes = 8;
+
+  __m256i v;
+
+  static Vec zero() { return {_mm256_setzero_si256()}; }
+  static Vec load(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+  void store(int32_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+  friend Vec operator+(Vec a, Vec b) { return {_mm256_add_epi32(a.v, b.v)}; }
+  friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+  Vec<float> to_float() const { return {_mm256_cvtepi32_ps(v)}; }
+};
+
+template <>
+struct Vec<bf16_pair> {
+  static constexpr int kLanes = 8;
+  static constexpr int kOperandRegisters = 2;
+  using Mask = __m256i;
+  using Sum = Vec<float>;
+
+  Sum first, second;
+
+  static Vec broadcast(bf16_pair x) { return widened(_mm256_set1_epi32(__builtin_bit_cast(int, x))); }
+  static Vec load(const bf16_pair* p) { return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static Sum fma(Vec a, Vec b, Sum c) { return Sum::fma(a.second, b.second, Sum::fma(a.first, b.first, c)); }
+
+ private:
+  static Vec widened(__m256i pairs) {
+    const __m256i high = _mm256_set1_epi32(int(0xffff0000));
+    return {{_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16))}, {_mm256_castsi256_ps(_mm256_and_si256(pairs, high))}};
+  }
+};
+
+// As words, the even bytes and the odd ones: the instruction for bytes would saturate its sums of two.
+template <>
+struct Vec<int8_quad> {
+  static constexpr int kLanes = 8;
+  static constexpr int kOperandRegisters = 2;
+  using Mask = __m256i;
+  using Sum = Vec<int32_t>;
+
+  __m256i even, odd;
+
+  static Vec broadcast(int8_quad x) {
+    const __m256i v = _mm256_set1_epi32(int(x.bytes));
+    return {_mm256_and_si256(v, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(v, 8)};
+  }
+  static Vec load(const int8_quad* p) {
+    const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return {_mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8), _mm256_srai_epi16(v, 8)};
+  }
+  static Sum fma(Vec a, Vec b, Sum c) {
+    const __m256i even = _mm256_madd_epi16(a.even, b.even), odd = _mm256_madd_epi16(a.odd, b.odd);
+    return {_mm256_add_epi32(c.v, _mm256_add_epi32(even, odd))};
   }
 };
 

@@ -2,6 +2,9 @@
 #pragma once
 #include <immintrin.h>
 
+#include "half.h"
+#include "quad.h"
+
 namespace {
 
 constexpr int kRegisters = 32;
@@ -12,6 +15,7 @@ struct Vec;
 template <>
 struct Vec<float> {
   static constexpr int kLanes = 16;
+  static constexpr int kOperandRegisters = 1;
   static constexpr float kZeroPower = -160.0f;
   using Mask = __mmask16;
   using Sum = Vec;
@@ -40,6 +44,11 @@ struct Vec<float> {
     const __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
     rounded = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), rounded, quiet);
     _mm256_mask_storeu_epi16(p, m, _mm512_cvtepi32_epi16(rounded));
+  }
+
+  void store_biased_bytes(uint8_t* p) const {
+    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_xor_si128(bytes, _mm_set1_epi8(-128)));
   }
 
   static Mask first_lanes(int64_t n) {
@@ -96,6 +105,7 @@ struct Vec<float> {
 template <>
 struct Vec<double> {
   static constexpr int kLanes = 8;
+  static constexpr int kOperandRegisters = 1;
   static constexpr double kZeroPower = -1100.0;
   using Mask = __mmask8;
   using Sum = Vec;
@@ -152,6 +162,20 @@ struct Vec<double> {
       row[i + 6].v = _mm512_shuffle_f64x2(low13, high13, 0xdd);
     }
   }
+};
+
+template <>
+struct Vec<int32_t> {
+  static constexpr int kLanes = 16;
+
+  __m512i v;
+
+  static Vec zero() { return {_mm512_setzero_si512()}; }
+  static Vec load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+  void store(int32_t* p) const { _mm512_storeu_si512(p, v); }
+  friend Vec operator+(Vec a, Vec b) { return {_mm512_add_epi32(a.v, b.v)}; }
+  friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+  Vec<float> to_float() const { return {_mm512_cvtepi32_ps(v)}; }
 };
 
 }  // namespace

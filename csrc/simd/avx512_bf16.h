@@ -4,13 +4,10 @@
 
 namespace {
 
-struct bf16_pair {
-  bf16 first, second;
-};
-
 template <>
 struct Vec<bf16_pair> {
   static constexpr int kLanes = 16;
+  static constexpr int kOperandRegisters = 1;
   using Mask = __mmask16;
   using Sum = Vec<float>;
 

@@ -11,6 +11,10 @@ struct bf16 {  // the upper half of a float
   uint16_t bits;
 };
 
+struct bf16_pair {  // neighbours, multiplied by two others and summed in one step
+  bf16 first, second;
+};
+
 inline float widen(bf16 x) { return __builtin_bit_cast(float, uint32_t(x.bits) << 16); }
 
 inline float widen(f16 x) {

@@ -84,6 +84,14 @@ HEADWISE_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
   return V::select(V::equal(x, lowest), V::zero(), y);
 }
 
+// 1 / (1 + e^-x), both tails to full precision.
+template <class T>
+HEADWISE_INLINE Vec<T> sigmoid(Vec<T> x) {
+  using V = Vec<T>;
+  const V one = V::broadcast(T(1)), e = exp_nonpositive(V::zero() - V::abs(x));
+  return V::select(V::equal(V::max(V::zero(), x), x), one, e) / (one + e);
+}
+
 // erf(x) = sign(x) (1 - 2^(-|x| q(|x|))): q is smooth, and one polynomial of degree 8 serves all of
 // [0, 4], past which erf rounds to 1. Absolute error 1e-7.
 HEADWISE_INLINE Vec<float> erf(Vec<float> x) {

@@ -2,6 +2,9 @@
 #pragma once
 #include <math.h>
 
+#include "half.h"
+#include "quad.h"
+
 namespace {
 
 constexpr int kRegisters = 16;
@@ -9,6 +12,7 @@ constexpr int kRegisters = 16;
 template <class T>
 struct Vec {
   static constexpr int kLanes = 1;
+  static constexpr int kOperandRegisters = 1;  // that a factor of fma takes
   using Mask = bool;
   using Sum = Vec;  // what products of T are summed in
 
@@ -31,6 +35,9 @@ struct Vec {
   void store(Half* p, Mask m) const {
     if (m) narrow(v, *p);
   }
+
+  // The nearest integers, -127 .. 127, plus 128.
+  void store_biased_bytes(uint8_t* p) const { *p = uint8_t(int(rint(v)) + 128); }
 
   // Lanes below n; n may be negative or past the width.
   static Mask first_lanes(int64_t n) { return n > 0; }
@@ -65,6 +72,55 @@ struct Vec {
 
   // Lane j of row i becomes lane i of row j.
   static void transpose(Vec (&)[kLanes]) {}
+};
+
+template <>
+struct Vec<int32_t> {
+  static constexpr int kLanes = 1;
+
+  int32_t v;
+
+  static Vec zero() { return {0}; }
+  static Vec load(const int32_t* p) { return {*p}; }
+  void store(int32_t* p) const { *p = v; }
+  friend Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
+  friend Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+  // To the nearest float.
+  Vec<float> to_float() const { return {float(v)}; }
+};
+
+// The products of two pairs are added to a float, the first first.
+template <>
+struct Vec<bf16_pair> {
+  static constexpr int kLanes = 1;
+  static constexpr int kOperandRegisters = 2;
+  using Mask = bool;
+  using Sum = Vec<float>;
+
+  Sum first, second;
+
+  static Vec broadcast(bf16_pair x) { return {{widen(x.first)}, {widen(x.second)}}; }
+  static Vec load(const bf16_pair* p) { return broadcast(*p); }
+  static Sum fma(Vec a, Vec b, Sum c) { return Sum::fma(a.second, b.second, Sum::fma(a.first, b.first, c)); }
+};
+
+// The four products of the bytes of two quads are added to an integer. Left factors, which are broadcast, have
+// unsigned bytes, right factors, which are loaded, signed ones: VNNI's instruction wants them so.
+template <>
+struct Vec<int8_quad> {
+  static constexpr int kLanes = 1;
+  static constexpr int kOperandRegisters = 1;
+  using Mask = bool;
+  using Sum = Vec<int32_t>;
+
+  uint32_t v;
+
+  static Vec broadcast(int8_quad x) { return {x.bytes}; }
+  static Vec load(const int8_quad* p) { return {p->bytes}; }
+  static Sum fma(Vec a, Vec b, Sum c) {
+    for (int i = 0; i < 32; i += 8) c.v += int32_t(uint8_t(a.v >> i)) * int8_t(uint8_t(b.v >> i));
+    return c;
+  }
 };
 
 }  // namespace

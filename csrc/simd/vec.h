@@ -2,7 +2,6 @@
 // specification: each ISA file gives the same operations with the same meaning.
 #pragma once
 #include "../kernel_table.h"
-#include "half.h"
 
 // Everything an ISA compiles lives in an unnamed namespace: a weak or shared symbol would let the
 // linker keep the AVX-512 copy of a function for all ISAs.
@@ -14,10 +13,11 @@
 #define HEADWISE_INLINE_LAMBDA __attribute__((always_inline))
 
 #if defined(HEADWISE_ISA_AVX512_BF16)
-#include "avx512.h"
 #include "avx512_bf16.h"
+#elif defined(HEADWISE_ISA_AVX512_VNNI)
+#include "avx512_vnni.h"
 #elif defined(HEADWISE_ISA_AVX512)
-#include "avx512.h"
+#include "avx512_widened.h"
 #elif defined(HEADWISE_ISA_AVX2)
 #include "avx2.h"
 #else
@@ -68,6 +68,9 @@ constexpr int kMaxTileVectors = kRegisters == 32 ? 4 : 2;  // columns of a regis
 
 // Rows of a register tile beside N columns: the accumulators, one row of N columns and a broadcast
 // fit the registers (32: 6 x 4, 9 x 3, 14 x 2; 16: 6 x 2); 14 suffices to hide the latency of a FMA.
-constexpr int max_tile_rows(int columns) { return min_of(14, (kRegisters - 1 - columns) / columns); }
+template <class E>
+constexpr int max_tile_rows(int columns) {
+  return min_of(14, (kRegisters - Vec<E>::kOperandRegisters * (columns + 1)) / columns);
+}
 
 }  // namespace

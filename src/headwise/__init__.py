@@ -11,6 +11,7 @@ from .functional import (
     attention_weights,
     layer_norm,
     merge_attention,
+    rms_norm,
     scaled_dot_product_attention,
     softmax,
 )
@@ -23,6 +24,7 @@ from .runtime import (
     peak,
     set_isa,
     set_num_threads,
+    trim,
 )
 
 __version__ = "0.1.0"
@@ -47,10 +49,12 @@ __all__ = [
     "merge_attention",
     "nn",
     "peak",
+    "rms_norm",
     "scaled_dot_product_attention",
     "set_isa",
     "set_num_threads",
     "softmax",
+    "trim",
 ]
 
 

@@ -31,16 +31,40 @@ def attention(
     sinks: npt.NDArray[np.float64] | None,
 ) -> None: ...
 def plain_attention(query: Any, key: Any, value: Any, is_causal: bool) -> _Array | None: ...
-def packed_weight_size(weight: _Array) -> int: ...
-def pack_weight(weight: _Array, packed: _Array) -> None: ...
+def packed_weight_size(precision: str, out_features: int, in_features: int) -> int: ...
+def pack_weight(precision: str, weight: _Array, packed: _Array) -> None: ...
 def linear(
     x: _Array,
     packed: _Array,
     bias: _Array | None,
     residual: _Array | None,
     out: _Array,
+    precision: str,
     activation: int,
+    gated: bool,
 ) -> None: ...
+
+class EncoderStack:
+    arrays: list[tuple[_Array | float | None, ...]]
+    def __init__(
+        self,
+        layers: list[tuple[_Array | float | None, ...]],
+        precision: str,
+        *,
+        activation: int,
+        gated: bool,
+        pre_norm: bool,
+        hidden_size: int,
+        intermediate_size: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+    ) -> None: ...
+    def run(
+        self, hidden: _Array, starts: _Lengths, first: int, count: int, is_causal: bool
+    ) -> None: ...
+
+def trim() -> None: ...
 def softmax(x: _Array, out: _Array) -> None: ...
 def layer_norm(
     x: _Array,
@@ -49,6 +73,7 @@ def layer_norm(
     bias: _Array | None,
     out: _Array,
     epsilon: float,
+    rms: bool,
 ) -> None: ...
 def embed(tables: list[_Array], indices: list[_Lengths], out: _Array) -> None: ...
 def pool(hidden: _Array, starts: _Lengths, out: _Array, mode: int, normalize: bool) -> None: ...

@@ -14,6 +14,7 @@ from cpython.object cimport PyTypeObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_SetName
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 cimport numpy as cnp
@@ -25,9 +26,9 @@ cdef extern from "headwise.h" nogil:
     ctypedef enum hw_status:
         HW_OK, HW_OUT_OF_MEMORY, HW_UNSUPPORTED_ISA, HW_INDEX_OUT_OF_RANGE, HW_INTERRUPTED
     ctypedef enum hw_dtype:
-        HW_FLOAT32, HW_FLOAT64, HW_FLOAT16, HW_BFLOAT16, HW_BOOL
+        HW_FLOAT32, HW_FLOAT64, HW_FLOAT16, HW_BFLOAT16, HW_BOOL, HW_INT8
     ctypedef enum hw_activation:
-        HW_IDENTITY, HW_RELU, HW_GELU
+        HW_IDENTITY, HW_RELU, HW_GELU, HW_GELU_TANH, HW_SILU
     ctypedef enum hw_pooling:
         HW_POOL_MEAN, HW_POOL_CLS, HW_POOL_MAX
     ctypedef struct hw_strides:
@@ -57,8 +58,9 @@ cdef extern from "headwise.h" nogil:
         int64_t alibi_batch_stride
         const double* sinks
     ctypedef struct hw_linear_params:
-        hw_dtype dtype
+        hw_dtype weight_dtype, input_dtype, out_dtype
         hw_activation activation
+        int gated
         int64_t rows, out_features, in_features
         const void* input
         const void* packed_weight
@@ -66,6 +68,7 @@ cdef extern from "headwise.h" nogil:
         const void* residual
         void* out
         int64_t input_stride, residual_stride, out_stride
+        int64_t out_head_dim, out_head_stride
     ctypedef struct hw_softmax_params:
         hw_dtype dtype
         int64_t rows, columns
@@ -82,6 +85,7 @@ cdef extern from "headwise.h" nogil:
         void* out
         int64_t input_stride, residual_stride, out_stride
         double epsilon
+        int rms
     ctypedef struct hw_embed_params:
         int64_t rows, columns, num_tables
         const float* tables[4]
@@ -95,6 +99,30 @@ cdef extern from "headwise.h" nogil:
         const float* input
         const int64_t* starts
         float* out
+    ctypedef struct hw_encoder_layer:
+        const void* projection_weight
+        const void* output_weight
+        const void* up_weight
+        const void* down_weight
+        const float* projection_bias
+        const float* output_bias
+        const float* up_bias
+        const float* down_bias
+        const float* attention_norm_weight
+        const float* attention_norm_bias
+        const float* feed_forward_norm_weight
+        const float* feed_forward_norm_bias
+        double attention_norm_epsilon, feed_forward_norm_epsilon
+    ctypedef struct hw_encoder_params:
+        hw_dtype weight_dtype
+        hw_activation activation
+        int gated, pre_norm, is_causal
+        int64_t hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim
+        int64_t num_layers
+        const hw_encoder_layer* layers
+        int64_t batch
+        const int64_t* starts
+        float* hidden
     const char* hw_status_message(hw_status)
     const char* hw_active_isa()
     const char* hw_available_isa(int)
@@ -112,6 +140,8 @@ cdef extern from "headwise.h" nogil:
     hw_status hw_layer_norm(const hw_layer_norm_params*)
     hw_status hw_embed(const hw_embed_params*)
     hw_status hw_pool(const hw_pool_params*)
+    hw_status hw_encode(const hw_encoder_params*)
+    void hw_trim()
     hw_status hw_peak_flops(hw_dtype, double, double*)
     hw_status hw_peak_bandwidth(double, double*)
 
@@ -320,16 +350,22 @@ def plain_attention(query, key, value, bint is_causal):
     return out
 
 
-def packed_weight_size(cnp.ndarray weight):
-    """Return the number of elements of the packed form of a (N, K) weight."""
-    return hw_packed_weight_size(
-        dtype_of(weight), cnp.PyArray_DIM(weight, 0), cnp.PyArray_DIM(weight, 1)
-    )
+cdef inline hw_dtype precision_of(str name) noexcept:
+    if name == "float32":
+        return HW_FLOAT32
+    if name == "float64":
+        return HW_FLOAT64
+    return HW_BFLOAT16 if name == "bfloat16" else HW_INT8
 
 
-def pack_weight(cnp.ndarray weight, cnp.ndarray packed):
-    """Fill packed with the panels of a (N, K) weight."""
-    cdef hw_dtype dtype = dtype_of(weight)
+def packed_weight_size(str precision, int64_t out_features, int64_t in_features):
+    """Return the bytes of the packed form of a (N, K) weight."""
+    return hw_packed_weight_size(precision_of(precision), out_features, in_features)
+
+
+def pack_weight(str precision, cnp.ndarray weight, cnp.ndarray packed):
+    """Fill packed, of bytes, with the panels of a (N, K) weight."""
+    cdef hw_dtype dtype = precision_of(precision)
     cdef const void* source = data(weight)
     cdef void* target = data(packed)
     cdef int64_t row = stride(weight, 0)
@@ -342,13 +378,16 @@ def pack_weight(cnp.ndarray weight, cnp.ndarray packed):
 
 def linear(
     cnp.ndarray x, cnp.ndarray packed, cnp.ndarray bias, cnp.ndarray residual, cnp.ndarray out,
-    int activation,
+    str precision, int activation, bint gated,
 ):
     """Fill out (M, N) from x (M, K) and a packed weight."""
     cdef hw_status status
     cdef hw_linear_params p
-    p.dtype = dtype_of(x)
+    p.weight_dtype = precision_of(precision)
+    p.input_dtype = dtype_of(x)
+    p.out_dtype = dtype_of(out)
     p.activation = <hw_activation> activation
+    p.gated = gated
     p.rows = cnp.PyArray_DIM(x, 0)
     p.out_features = cnp.PyArray_DIM(out, 1)
     p.in_features = cnp.PyArray_DIM(x, 1)
@@ -360,9 +399,85 @@ def linear(
     p.input_stride = stride(x, 0)
     p.residual_stride = stride(residual, 0)
     p.out_stride = stride(out, 0)
+    p.out_head_dim = p.out_head_stride = 0
     with nogil:
         status = hw_linear(&p)
     check(status)
+
+
+cdef class EncoderStack:
+    """Encoder layers whose weights are ready for the kernel; it keeps their arrays.
+
+    Each layer is a tuple of four packed weights (projection, output, up, down), then four biases and
+    four norm arrays (attention weight and bias, feed-forward weight and bias), float32 or None, then
+    the two epsilons.
+    """
+
+    cdef hw_encoder_params params
+    cdef hw_encoder_layer* layers
+    cdef readonly list arrays
+
+    def __cinit__(
+        self, list layers, str precision, *, int activation, bint gated, bint pre_norm,
+        int64_t hidden_size, int64_t intermediate_size, int64_t num_heads, int64_t num_kv_heads,
+        int64_t head_dim,
+    ):
+        cdef hw_encoder_layer* layer
+        cdef int64_t i
+        self.arrays = layers
+        self.layers = <hw_encoder_layer*> calloc(max(len(layers), 1), sizeof(hw_encoder_layer))
+        if self.layers == NULL:
+            raise MemoryError()
+        for i in range(len(layers)):
+            layer = &self.layers[i]
+            given = layers[i]
+            layer.projection_weight = data(given[0])
+            layer.output_weight = data(given[1])
+            layer.up_weight = data(given[2])
+            layer.down_weight = data(given[3])
+            layer.projection_bias = <const float*> data(given[4])
+            layer.output_bias = <const float*> data(given[5])
+            layer.up_bias = <const float*> data(given[6])
+            layer.down_bias = <const float*> data(given[7])
+            layer.attention_norm_weight = <const float*> data(given[8])
+            layer.attention_norm_bias = <const float*> data(given[9])
+            layer.feed_forward_norm_weight = <const float*> data(given[10])
+            layer.feed_forward_norm_bias = <const float*> data(given[11])
+            layer.attention_norm_epsilon = given[12]
+            layer.feed_forward_norm_epsilon = given[13]
+        self.params.weight_dtype = precision_of(precision)
+        self.params.activation = <hw_activation> activation
+        self.params.gated = gated
+        self.params.pre_norm = pre_norm
+        self.params.hidden_size = hidden_size
+        self.params.intermediate_size = intermediate_size
+        self.params.num_heads = num_heads
+        self.params.num_kv_heads = num_kv_heads
+        self.params.head_dim = head_dim
+
+    def __dealloc__(self):
+        free(self.layers)
+
+    def run(
+        self, cnp.ndarray hidden, cnp.ndarray starts, int64_t first, int64_t count, bint is_causal
+    ):
+        """Take hidden (T, E), in place, through `count` layers from the `first` on."""
+        cdef hw_status status
+        cdef hw_encoder_params p = self.params
+        p.is_causal = is_causal
+        p.layers = self.layers + first
+        p.num_layers = count
+        p.batch = cnp.PyArray_DIM(starts, 0) - 1
+        p.starts = <const int64_t*> data(starts)
+        p.hidden = <float*> data(hidden)
+        with nogil:
+            status = hw_encode(&p)
+        check(status)
+
+
+def trim():
+    """Return the memory that encoders keep for their next call."""
+    hw_trim()
 
 
 def softmax(cnp.ndarray x, cnp.ndarray out):
@@ -383,7 +498,7 @@ def softmax(cnp.ndarray x, cnp.ndarray out):
 
 def layer_norm(
     cnp.ndarray x, cnp.ndarray residual, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray out,
-    double epsilon,
+    double epsilon, bint rms,
 ):
     """Fill out (M, N) with the normalised rows of x + residual."""
     cdef hw_status status
@@ -400,6 +515,7 @@ def layer_norm(
     p.residual_stride = stride(residual, 0)
     p.out_stride = stride(out, 0)
     p.epsilon = epsilon
+    p.rms = rms
     with nogil:
         status = hw_layer_norm(&p)
     check(status)
@@ -525,14 +641,10 @@ def set_num_threads(int n):
 
 
 def peak_flops(str dtype, double seconds):
-    """Return measured fused multiply-add GFLOP/s of float32, float64 or bfloat16."""
-    cdef hw_dtype number = HW_FLOAT32
+    """Return measured multiply-adds of float32, float64, bfloat16 or int8, 1e9 operations a second."""
+    cdef hw_dtype number = precision_of(dtype)
     cdef double result = 0
     cdef hw_status status
-    if dtype == "float64":
-        number = HW_FLOAT64
-    elif dtype == "bfloat16":
-        number = HW_BFLOAT16
     with nogil:
         status = hw_peak_flops(number, seconds, &result)
     check(status)

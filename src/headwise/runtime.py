@@ -40,7 +40,8 @@ def set_num_threads(n: int) -> None:
 
 
 def active_isa() -> str:
-    """Return the instruction set in use: "avx512_bf16", "avx512", "avx2" or "scalar".
+    """Return the instruction set in use: "avx512_bf16", "avx512_vnni", "avx512", "avx2" or
+    "scalar".
 
     It is the best one of :func:`available_isas`, or the one the environment variable
     ``HEADWISE_ISA`` named when headwise was imported.
@@ -63,6 +64,20 @@ def set_isa(name: str) -> None:
     _core.set_isa(name)
 
 
+def trim() -> None:
+    """Return to the system the working memory that encoders keep for their next call.
+
+    Its size is set by the longest text and the number of threads, not by how many texts there
+    were: a few megabytes for most models. Up to 2 MB a thread stay, and all weights.
+
+    Examples
+    --------
+    >>> import headwise as hw
+    >>> hw.trim()
+    """
+    _core.trim()
+
+
 class Peak(NamedTuple):
     """What the active instruction set and number of threads can reach.
 
@@ -70,9 +85,9 @@ class Peak(NamedTuple):
     ----------
     float32, float64 : float
         Fused multiply-adds in registers, in GFLOP/s.
-    bfloat16 : float
-        The same of bfloat16 products summed in float32; `float32` where the CPU has no such
-        instruction.
+    bfloat16, int8 : float
+        The same of bfloat16 products summed in float32 and of 8-bit integers summed in int32;
+        `float32` where the instruction set has no instruction for them.
     read : float
         Reading memory, in GB/s.
     """
@@ -80,6 +95,7 @@ class Peak(NamedTuple):
     float32: float
     float64: float
     bfloat16: float
+    int8: float
     read: float
 
 
@@ -98,5 +114,6 @@ def peak(seconds: float = 0.2) -> Peak:
         _core.peak_flops("float32", seconds),
         _core.peak_flops("float64", seconds),
         _core.peak_flops("bfloat16", seconds),
+        _core.peak_flops("int8", seconds),
         _core.peak_bandwidth(seconds),
     )

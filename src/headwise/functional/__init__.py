@@ -5,7 +5,7 @@ from .cache import KVCache
 from .embedding import embed, pool
 from .linear import Linear
 from .merge import merge_attention
-from .norms import layer_norm, softmax
+from .norms import layer_norm, rms_norm, softmax
 from .sdpa import scaled_dot_product_attention
 from .varlen import attention_varlen
 from .weights import attention_weights
@@ -20,6 +20,7 @@ __all__ = [
     "layer_norm",
     "merge_attention",
     "pool",
+    "rms_norm",
     "scaled_dot_product_attention",
     "softmax",
 ]

@@ -19,11 +19,17 @@ from ._arrays import (
     rows_contiguous,
 )
 
-Activation = Literal["relu", "gelu"]
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
+Precision = Literal["float32", "bfloat16", "int8"]
+
+MAX_INT8_FEATURES = 65536
 
 
 class Linear:
     """A linear layer ``activation(x Wᵀ + bias)`` whose weight is packed once, when it is made.
+
+    With a gate it is ``activation(x W_gateᵀ + bias_gate) * (x Wᵀ + bias)``: SwiGLU with "silu",
+    GeGLU with "gelu".
 
     Parameters
     ----------
@@ -31,26 +37,60 @@ class Linear:
         float32 or float64, as torch and Hugging Face store it: out_features by in_features. It is
         copied into panels that the kernel reads in order; the array itself is not kept.
     bias : array, shape (N,), optional
-    activation : {"relu", "gelu"}, optional
-        Applied to the sum, before the residual. "gelu" is the exact one, by erf.
+    activation : {"relu", "gelu", "gelu_tanh", "silu"}, optional
+        Applied to the sum, or to the gate, before the residual. "gelu" is the exact one, by erf; "gelu_tanh" its
+        approximation.
+    precision : {"float32", "bfloat16", "int8"}, optional
+        What the weight is held in and products are taken of; the dtype of `weight` by default. The
+        last two are for a float32 weight, and take and give float32.
+
+        "bfloat16" rounds the weight, and each input, to the nearest; sums are float32. "int8" is
+        symmetric with one scale an output feature, and quantises each row of the input by its
+        largest magnitude; sums of the integers are exact and the same on every instruction set, so
+        K is at most 65,536. An input row that holds inf or NaN gives a row of NaN.
+    gate_weight : array, shape (N, K), optional
+        Of the dtype of `weight`.
+    gate_bias : array, shape (N,), optional
+        Only with `gate_weight`.
 
     Attributes
     ----------
     in_features, out_features : int
     dtype : numpy.dtype
+        Of inputs and results.
+    precision : str
     activation : str or None
+    gated : bool
+    packed : array of uint8
+        The weights as the kernel reads them.
+    bias : array or None
+        Of the gate first, if there is one.
+
+    Raises
+    ------
+    TypeError
+        If a weight or bias is neither float32 nor float64, or not all are the same.
+    ValueError
+        If shapes do not fit, or `activation` or `precision` is none of the above.
 
     Notes
     -----
     The bits of a row of the result depend on that row alone, not on the other rows or the number of
-    threads: each element is one chain of fused multiply-adds over K.
+    threads: each element is one chain of fused multiply-adds over K (or several, of 192 steps,
+    added in order).
+
+    GeGLU and SwiGLU: Shazeer, "GLU Variants Improve Transformer" (2020). int8 inputs by row, weights
+    by output feature: Dettmers et al., "LLM.int8()" (2022), without its outliers.
 
     Examples
     --------
     >>> import numpy as np, headwise as hw
-    >>> linear = hw.Linear(np.array([[1, 2], [0, -1]], np.float32), activation="relu")
+    >>> weight = np.array([[1, 2], [0, -1]], np.float32)
+    >>> linear = hw.Linear(weight, activation="relu")
     >>> linear(np.array([[3, 4]], np.float32))
     array([[11.,  0.]], dtype=float32)
+    >>> hw.Linear(weight, precision="int8")(np.array([[3, 4]], np.float32)).round(1)
+    array([[11., -4.]], dtype=float32)
     """
 
     def __init__(
@@ -59,6 +99,9 @@ class Linear:
         bias: npt.ArrayLike | None = None,
         *,
         activation: Activation | None = None,
+        precision: Precision | None = None,
+        gate_weight: npt.ArrayLike | None = None,
+        gate_bias: npt.ArrayLike | None = None,
     ) -> None:
         (w,) = as_floats(weight=weight)
         if w.ndim != 2 or 0 in w.shape:
@@ -70,16 +113,44 @@ class Linear:
             raise ValueError(
                 f"activation is {activation!r}: it must be None or one of {get_args(Activation)}"
             )
-        w = rows_contiguous(w)
+        if precision is not None and precision not in get_args(Precision):
+            raise ValueError(
+                f"precision is {precision!r}: it must be None or one of {get_args(Precision)}"
+            )
+        if precision is not None and w.dtype != np.float32:
+            raise TypeError(f"weight has dtype {w.dtype}: with a precision it must be float32")
+        if precision == "int8" and w.shape[1] > MAX_INT8_FEATURES:
+            raise ValueError(
+                f"weight has {w.shape[1]} input features: with precision 'int8' it must have at "
+                f"most {MAX_INT8_FEATURES}"
+            )
+        if gate_bias is not None and gate_weight is None:
+            raise ValueError("gate_bias is given without gate_weight")
         self.out_features, self.in_features = w.shape
         self.dtype = w.dtype
+        self.precision = w.dtype.name if precision is None else precision
         self.activation = activation
-        self._bias = None
-        if bias is not None:
-            self._bias = as_float_like(w, "bias", bias, (self.out_features,)).copy()
-        self._packed = aligned_empty(_core.packed_weight_size(w), w.dtype)
-        _core.pack_weight(w, self._packed)
-        self._code = 0 if activation is None else 1 + get_args(Activation).index(activation)
+        weights, biases = [w], [("bias", bias)]
+        if gate_weight is not None:  # what is activated lies first
+            weights.insert(0, as_float_like(w, "gate_weight", gate_weight, w.shape))
+            biases.insert(0, ("gate_bias", gate_bias))
+        self.gated = gate_weight is not None
+        self.bias = None
+        if any(b is not None for _, b in biases):
+            self.bias = np.concatenate(
+                [
+                    np.zeros(self.out_features, w.dtype)
+                    if b is None
+                    else as_float_like(w, name, b, (self.out_features,))
+                    for name, b in biases
+                ]
+            )
+        size = _core.packed_weight_size(self.precision, *w.shape)
+        self.packed = aligned_empty(len(weights) * size, np.dtype(np.uint8))
+        for i, one in enumerate(weights):
+            packed = self.packed[i * size : (i + 1) * size]
+            _core.pack_weight(self.precision, rows_contiguous(one), packed)
+        self._code = activation_code(activation)
 
     def __call__(
         self, x: npt.ArrayLike, *, residual: npt.ArrayLike | None = None, out: Array | None = None
@@ -91,13 +162,20 @@ class Linear:
         x : array, shape (..., K)
             Of the weight's dtype.
         residual : array, shape (..., N), optional
-            Added to the result. It may be `out`.
+            Added to the result. It may be `out`, but not with a gate.
         out : array, shape (..., N), optional
             Where to write the result; it must not overlap `x`.
 
         Returns
         -------
         array, shape (..., N)
+
+        Raises
+        ------
+        TypeError
+            If `x`, `residual` or `out` is not of the layer's dtype.
+        ValueError
+            If a shape does not fit, or `out` overlaps what it must not.
         """
         (a,) = as_floats(x=x)
         if a.dtype != self.dtype:
@@ -119,10 +197,19 @@ class Linear:
                 )
             if added is not out and out is not None and overlaps(added, out):
                 raise ValueError("residual shares memory with out: it must be out itself, or apart")
+            if self.gated and added is out:
+                raise ValueError("residual is out itself: with a gate it must lie apart")
             added = rows_contiguous(_as_rows(added))
         target = _as_rows(result)
         _core.linear(
-            rows_contiguous(_as_rows(a)), self._packed, self._bias, added, target, self._code
+            rows_contiguous(_as_rows(a)),
+            self.packed,
+            self.bias,
+            added,
+            target,
+            self.precision,
+            self._code,
+            self.gated,
         )
         if not np.may_share_memory(target, result):  # an `out` whose leading axes do not merge
             result[...] = target.reshape(shape)
@@ -130,9 +217,14 @@ class Linear:
 
     def __repr__(self) -> str:
         return (
-            f"Linear({self.in_features} -> {self.out_features}, bias={self._bias is not None}, "
-            f"activation={self.activation!r}, dtype={self.dtype})"
+            f"Linear({self.in_features} -> {self.out_features}, bias={self.bias is not None}, "
+            f"activation={self.activation!r}, precision={self.precision!r})"
         )
+
+
+def activation_code(activation: Activation | None) -> int:
+    """Return the number of an activation in the C ABI."""
+    return 0 if activation is None else 1 + get_args(Activation).index(activation)
 
 
 def _as_rows(x: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Softmax and layer normalisation."""
+"""Softmax, layer normalisation and RMSNorm."""
 
 from __future__ import annotations
 
@@ -82,6 +82,67 @@ def layer_norm(
     >>> hw.layer_norm(np.array([[1.0, 2.0, 3.0]])).round(3)
     array([[-1.225,  0.   ,  1.225]])
     """
+    return _normalise(x, weight, bias, eps, residual, out, rms=False)
+
+
+def rms_norm(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None = None,
+    *,
+    eps: float = 1e-6,
+    residual: npt.ArrayLike | None = None,
+    out: Array | None = None,
+) -> Array:
+    """Divide the last axis by its root mean square, then scale it.
+
+    Parameters
+    ----------
+    x : array, shape (..., E)
+        float32 or float64.
+    weight : array, shape (E,), optional
+        The scale, of the dtype of `x`.
+    eps : float
+        Added to the mean square.
+    residual : array, shape (..., E), optional
+        Added to `x` first.
+    out : array, shape (..., E), optional
+        Where to write the result. It may be `x` or `residual` itself; it must not overlap an input
+        otherwise.
+
+    Returns
+    -------
+    array, shape (..., E)
+
+    Raises
+    ------
+    TypeError
+        If an array is neither float32 nor float64, or not all are the same.
+    ValueError
+        If a shape does not fit, `eps` is negative, or `out` overlaps what it must not.
+
+    Notes
+    -----
+    Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019).
+
+    Examples
+    --------
+    >>> import numpy as np, headwise as hw
+    >>> hw.rms_norm(np.array([[3.0, 4.0, 0.0, 0.0]]), eps=0)
+    array([[1.2, 1.6, 0. , 0. ]])
+    """
+    return _normalise(x, weight, None, eps, residual, out, rms=True)
+
+
+def _normalise(
+    x: npt.ArrayLike,
+    weight: npt.ArrayLike | None,
+    bias: npt.ArrayLike | None,
+    eps: float,
+    residual: npt.ArrayLike | None,
+    out: Array | None,
+    *,
+    rms: bool,
+) -> Array:
     (a,) = as_floats(x=x)
     if a.ndim == 0 or a.shape[-1] == 0:
         raise ValueError(f"x has shape {describe(a.shape)}: its last axis must not be empty")
@@ -97,9 +158,8 @@ def layer_norm(
     apart += [p for p in (a, added) if p is not None and p is not out]
     result = output(out, a.shape, a.dtype, *apart)
     target = result.reshape(-1, *columns)
-    _core.layer_norm(
-        rows, None if added is None else added.reshape(rows.shape), scale, shift, target, epsilon
-    )
+    added_rows = None if added is None else added.reshape(rows.shape)
+    _core.layer_norm(rows, added_rows, scale, shift, target, epsilon, rms)
     if not np.may_share_memory(target, result):  # an `out` whose leading axes do not merge
         result[...] = target.reshape(a.shape)
     return result

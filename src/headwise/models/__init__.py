@@ -10,7 +10,7 @@ from .bert import BERT
 from .files import Config
 
 FAMILIES = {"bert": BERT}
-PRECISIONS = ("float32",)
+PRECISIONS = ("float32", "bfloat16", "int8")
 
 
 def load(folder: str | Path, precision: str = "float32") -> Encoder:
@@ -49,7 +49,7 @@ def load(folder: str | Path, precision: str = "float32") -> Encoder:
     options = family.options(config)
     weights = family.weights(folder, options["num_layers"])
     try:
-        return Encoder(**options, weights=weights)
+        return Encoder(**options, weights=weights, precision=precision)
     except ValueError as error:
         names = dict(family.pairs(options["num_layers"]))
         message = re.sub(r"weights\['(.+?)'\]", lambda found: repr(names[found[1]]), str(error))

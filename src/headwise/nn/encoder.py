@@ -1,17 +1,8 @@
-"""The layers of a transformer encoder, on flat streams of tokens.
-
-Dimension letters: T tokens of all sequences, N sequences, E hidden size, F intermediate size,
-H heads, D = E / H head dimension, V vocabulary size, P positions.
-
-A batch is a (T, E) array of hidden states and the cumulative lengths of its sequences
-(`cu_seqlens`): no padding is stored or computed. Everything is float32.
-"""
+"""The whole encoder: embeddings, a stack of layers, its weights by name."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
@@ -19,288 +10,20 @@ from typing import Any, Literal, get_args, overload
 import numpy as np
 import numpy.typing as npt
 
-from .functional import Linear, attention_varlen, attention_weights, embed, layer_norm
-from .functional._arrays import Array, as_cu_seqlens, as_integers, describe
-from .functional.linear import Activation
+from ..functional import embed
+from ..functional._arrays import Array, as_integers, describe
+from ..functional.linear import Activation, Precision
+from .layers import (
+    EncoderLayer,
+    FeedForward,
+    LayerNorm,
+    MultiHeadAttention,
+    NormOrder,
+    stack_layers,
+    starts_of,
+)
 
-NormOrder = Literal["post", "pre"]
 Positions = Literal["sinusoidal", "learned"]
-
-
-class Scratch:
-    """Arrays that the layers of one call use again: fresh memory costs as much as a norm."""
-
-    def __init__(self) -> None:
-        self._arrays: dict[str, Array] = {}
-
-    def __call__(self, name: str, shape: tuple[int, ...]) -> Array:
-        """Return the array of this name, made on first use; what it holds is left over."""
-        array = self._arrays.get(name)
-        if array is None or array.shape != shape:
-            array = self._arrays[name] = np.empty(shape, np.float32)
-        return array
-
-
-@dataclass(frozen=True)
-class LayerNorm:
-    """Layer normalisation with its weights, of shape (E,) each."""
-
-    weight: Array
-    bias: Array
-    eps: float = 1e-5
-
-    def __call__(
-        self, x: npt.ArrayLike, *, residual: npt.ArrayLike | None = None, out: Array | None = None
-    ) -> Array:
-        """Return :func:`headwise.layer_norm` of ``x + residual``."""
-        return layer_norm(x, self.weight, self.bias, eps=self.eps, residual=residual, out=out)
-
-
-class MultiHeadAttention:
-    """Self-attention in several heads: ``concat(head_1, ..., head_H) W_O``.
-
-    Head h is ``softmax(Q_h K_hᵀ / sqrt(D)) V_h`` with Q = x W_Q, K = x W_K and V = x W_V
-    (Vaswani et al., 2017). The three projections are one packed matrix.
-
-    Parameters
-    ----------
-    query_weight : array, shape (H D, E)
-        Weights are float32, stored as torch does: out_features by in_features.
-    key_weight, value_weight : array, shape (num_kv_heads D, E)
-    output_weight : array, shape (E, H D)
-    num_heads : int
-        H.
-    num_kv_heads : int, optional
-        Key and value heads, each shared by ``num_heads / num_kv_heads`` query heads; `num_heads` by
-        default.
-    query_bias, key_bias, value_bias, output_bias : array, optional
-        One number an output feature.
-
-    Examples
-    --------
-    >>> import numpy as np, headwise as hw
-    >>> w = np.eye(8, dtype=np.float32)
-    >>> attention = hw.MultiHeadAttention(w, w, w, w, num_heads=2)
-    >>> attention(np.ones((5, 8), np.float32), [0, 3, 5]).shape
-    (5, 8)
-    """
-
-    def __init__(
-        self,
-        query_weight: npt.ArrayLike,
-        key_weight: npt.ArrayLike,
-        value_weight: npt.ArrayLike,
-        output_weight: npt.ArrayLike,
-        *,
-        num_heads: int,
-        num_kv_heads: int | None = None,
-        query_bias: npt.ArrayLike | None = None,
-        key_bias: npt.ArrayLike | None = None,
-        value_bias: npt.ArrayLike | None = None,
-        output_bias: npt.ArrayLike | None = None,
-    ) -> None:
-        self.num_heads = num_heads
-        self.num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        weights = [np.asarray(w) for w in (query_weight, key_weight, value_weight)]
-        if num_heads < 1 or self.num_kv_heads < 1 or num_heads % self.num_kv_heads:
-            raise ValueError(
-                f"num_heads is {num_heads} and num_kv_heads {self.num_kv_heads}: "
-                "the first must be a multiple of the second"
-            )
-        if weights[0].ndim != 2 or weights[0].shape[0] % num_heads:
-            raise ValueError(
-                f"query_weight has shape {describe(weights[0].shape)}: its first axis must be a "
-                f"multiple of num_heads, {num_heads}"
-            )
-        rows, self.hidden_size = weights[0].shape
-        self.head_dim = rows // num_heads
-        shape = (self.num_kv_heads * self.head_dim, self.hidden_size)
-        for name, w in zip(("key_weight", "value_weight"), weights[1:], strict=True):
-            if w.shape != shape:
-                raise ValueError(
-                    f"{name} has shape {describe(w.shape)}: it must be {describe(shape)}"
-                )
-        if np.shape(output_weight) != (self.hidden_size, rows):
-            raise ValueError(
-                f"output_weight has shape {describe(np.shape(output_weight))}: it must be "
-                f"{describe((self.hidden_size, rows))}"
-            )
-        biases = []
-        for name, b, w in zip(
-            ("query_bias", "key_bias", "value_bias"),
-            (query_bias, key_bias, value_bias),
-            weights,
-            strict=True,
-        ):
-            bias = np.zeros(w.shape[0], w.dtype) if b is None else np.asarray(b)
-            if bias.shape != w.shape[:1]:
-                raise ValueError(
-                    f"{name} has shape {describe(bias.shape)}: it must be {describe(w.shape[:1])}"
-                )
-            biases.append(bias)
-        self._projection = Linear(np.concatenate(weights), np.concatenate(biases))
-        self._output = Linear(output_weight, output_bias)
-
-    def __call__(
-        self,
-        hidden: npt.ArrayLike,
-        cu_seqlens: npt.ArrayLike | None = None,
-        *,
-        is_causal: bool = False,
-        residual: npt.ArrayLike | None = None,
-        scratch: Scratch | None = None,
-    ) -> Array:
-        """Attend within each sequence.
-
-        Parameters
-        ----------
-        hidden : array, shape (T, E)
-        cu_seqlens : array of int, shape (N + 1,), optional
-            Cumulative lengths of the sequences; by default all tokens are one.
-        is_causal : bool
-            A token attends itself and those before it only.
-        residual : array, shape (T, E), optional
-            Added to the result.
-        scratch : Scratch, optional
-            Where intermediate arrays and the result are kept, to be overwritten by the next layer
-            that is given it.
-
-        Returns
-        -------
-        array, shape (T, E)
-        """
-        scratch = Scratch() if scratch is None else scratch
-        query, key, value = self._project(hidden, scratch)
-        starts = _starts(query, cu_seqlens)
-        tokens = len(query)
-        attended = scratch("attended", query.shape)
-        attention_varlen(query, key, value, starts, is_causal=is_causal, out=attended)
-        return self._output(
-            attended.reshape(tokens, self._output.in_features),
-            residual=residual,
-            out=scratch("mixed", (tokens, self.hidden_size)),
-        )
-
-    def weights(
-        self,
-        hidden: npt.ArrayLike,
-        cu_seqlens: npt.ArrayLike | None = None,
-        *,
-        is_causal: bool = False,
-    ) -> list[Array]:
-        """Return the attention probabilities, a (H, S, S) array for each sequence of length S."""
-        query, key, _ = self._project(hidden, Scratch())
-        starts = _starts(query, cu_seqlens)
-        return [
-            attention_weights(
-                query[begin:end].swapaxes(0, 1), key[begin:end].swapaxes(0, 1), is_causal=is_causal
-            )
-            for begin, end in pairwise(starts)
-        ]
-
-    def _project(self, hidden: npt.ArrayLike, scratch: Scratch) -> tuple[Array, Array, Array]:
-        """Query (T, H, D), key and value (T, num_kv_heads, D): views of one array."""
-        x = np.asarray(hidden)
-        if x.ndim != 2:
-            raise ValueError(f"hidden has shape {describe(x.shape)}: it must be (T, E)")
-        keys = self.num_heads
-        values = keys + self.num_kv_heads
-        out = scratch("projected", (len(x), self._projection.out_features))
-        heads = self._projection(x, out=out).reshape(
-            len(x), values + self.num_kv_heads, self.head_dim
-        )
-        return heads[:, :keys], heads[:, keys:values], heads[:, values:]
-
-
-class FeedForward:
-    """Two linear layers with an activation between: ``activation(x W_1 + b_1) W_2 + b_2``.
-
-    Parameters
-    ----------
-    up_weight : array, shape (F, E)
-    down_weight : array, shape (E, F)
-    up_bias : array, shape (F,), optional
-    down_bias : array, shape (E,), optional
-    activation : {"relu", "gelu"}
-    """
-
-    def __init__(
-        self,
-        up_weight: npt.ArrayLike,
-        down_weight: npt.ArrayLike,
-        *,
-        up_bias: npt.ArrayLike | None = None,
-        down_bias: npt.ArrayLike | None = None,
-        activation: Activation = "relu",
-    ) -> None:
-        self._up = Linear(up_weight, up_bias, activation=activation)
-        self._down = Linear(down_weight, down_bias)
-        if self._down.in_features != self._up.out_features:
-            raise ValueError(
-                f"down_weight takes {self._down.in_features} features but up_weight gives "
-                f"{self._up.out_features}"
-            )
-
-    def __call__(
-        self,
-        x: npt.ArrayLike,
-        *,
-        residual: npt.ArrayLike | None = None,
-        scratch: Scratch | None = None,
-    ) -> Array:
-        """Return the (..., E) result for x (..., E), plus `residual`."""
-        scratch = Scratch() if scratch is None else scratch
-        rows = np.shape(x)[:-1]
-        inner = self._up(x, out=scratch("inner", (*rows, self._up.out_features)))
-        out = scratch("hidden", (*rows, self._down.out_features))
-        return self._down(inner, residual=residual, out=out)
-
-
-@dataclass(frozen=True)
-class EncoderLayer:
-    """Attention and feed-forward, each with a residual connection and a layer normalisation.
-
-    Attributes
-    ----------
-    attention : MultiHeadAttention
-    feed_forward : FeedForward
-    attention_norm, feed_forward_norm : LayerNorm
-    norm : {"post", "pre"}
-        "post" is ``LayerNorm(x + f(x))``, as in the original transformer and in BERT; "pre" is
-        ``x + f(LayerNorm(x))``.
-    """
-
-    attention: MultiHeadAttention
-    feed_forward: FeedForward
-    attention_norm: LayerNorm
-    feed_forward_norm: LayerNorm
-    norm: NormOrder = "post"
-
-    def __call__(
-        self,
-        hidden: Array,
-        cu_seqlens: npt.ArrayLike | None = None,
-        *,
-        is_causal: bool = False,
-        scratch: Scratch | None = None,
-    ) -> Array:
-        """Return the (T, E) result for hidden (T, E).
-
-        With `scratch` the result is one of its arrays; `hidden` may be the one of the layer before.
-        """
-        scratch = Scratch() if scratch is None else scratch
-        if self.norm == "post":
-            x = self.attention(
-                hidden, cu_seqlens, is_causal=is_causal, residual=hidden, scratch=scratch
-            )
-            x = self.attention_norm(x, out=x)
-            y = self.feed_forward(x, residual=x, scratch=scratch)
-            return self.feed_forward_norm(y, out=y)
-        normed = scratch("normed", hidden.shape)
-        x = self.attention_norm(hidden, out=normed)
-        x = self.attention(x, cu_seqlens, is_causal=is_causal, residual=hidden, scratch=scratch)
-        normed = self.feed_forward_norm(x, out=normed)
-        return self.feed_forward(normed, residual=x, scratch=scratch)
 
 
 class Encoder:
@@ -321,16 +44,29 @@ class Encoder:
     positions : {"sinusoidal", "learned"}
     num_token_types : int
         0 for a model without token-type embeddings.
-    activation : {"relu", "gelu"}
+    activation : {"relu", "gelu", "gelu_tanh", "silu"}
+    gated : bool
+        Whether the feed-forward layers have a gate, see :class:`FeedForward`.
     norm : {"post", "pre"}
         See :class:`EncoderLayer`. "pre" has one more normalisation after the last layer.
     layer_norm_eps : float
     embedding_norm : bool
         Normalise the sum of the embeddings, as BERT does.
+    precision : {"float32", "bfloat16", "int8"}
+        Of the linear layers, see :class:`headwise.Linear`; with the last two attention runs in
+        bfloat16. Embeddings, softmax, norms and residuals stay float32.
     weights : mapping of str to array, optional
         float32 arrays by the names of :meth:`parameter_shapes`: all of them and no others.
     seed : int
         Without `weights`, they are drawn at random (Glorot and Bengio, 2010) from this seed.
+
+    Raises
+    ------
+    TypeError
+        If a weight is not float32.
+    ValueError
+        If an argument is out of range or not one of its choices, or `weights` lacks one, has one too
+        many, or one of a wrong shape.
 
     Examples
     --------
@@ -353,9 +89,11 @@ class Encoder:
         positions: Positions = "sinusoidal",
         num_token_types: int = 0,
         activation: Activation = "relu",
+        gated: bool = False,
         norm: NormOrder = "post",
         layer_norm_eps: float = 1e-5,
         embedding_norm: bool = False,
+        precision: Precision = "float32",
         weights: Mapping[str, Array] | None = None,
         seed: int = 0,
     ) -> None:
@@ -363,6 +101,7 @@ class Encoder:
             ("positions", positions, get_args(Positions)),
             ("activation", activation, get_args(Activation)),
             ("norm", norm, get_args(NormOrder)),
+            ("precision", precision, get_args(Precision)),
         ):
             if choice not in choices:
                 raise ValueError(f"{name} is {choice!r}: it must be one of {choices}")
@@ -397,6 +136,8 @@ class Encoder:
         self.num_token_types = num_token_types
         self.positions = positions
         self.norm = norm
+        self.gated = gated
+        self.precision = precision
         self.embedding_norm = embedding_norm
 
         shapes = self.parameter_shapes()
@@ -421,13 +162,17 @@ class Encoder:
                     num_heads=num_heads,
                     num_kv_heads=kv_heads,
                     **{f"{p}_bias": w[f"layers.{i}.attention.{p}.bias"] for p in _PROJECTIONS},
+                    precision=precision,
                 ),
                 FeedForward(
                     w[f"layers.{i}.feed_forward.up.weight"],
                     w[f"layers.{i}.feed_forward.down.weight"],
                     up_bias=w[f"layers.{i}.feed_forward.up.bias"],
                     down_bias=w[f"layers.{i}.feed_forward.down.bias"],
+                    gate_weight=w.get(f"layers.{i}.feed_forward.gate.weight"),
+                    gate_bias=w.get(f"layers.{i}.feed_forward.gate.bias"),
                     activation=activation,
+                    precision=precision,
                 ),
                 norm_at(f"layers.{i}.attention_norm"),
                 norm_at(f"layers.{i}.feed_forward_norm"),
@@ -435,15 +180,23 @@ class Encoder:
             )
             for i in range(num_layers)
         ]
+        if self.layers:
+            self._stack = stack_layers(self.layers)
 
     @classmethod
-    def from_pretrained(cls, folder: str | PathLike[str], precision: str = "float32") -> Encoder:
+    def from_pretrained(
+        cls, folder: str | PathLike[str], precision: Precision = "float32"
+    ) -> Encoder:
         """Load a Hugging Face folder: config.json and model.safetensors of a BERT-class model.
 
         Parameters
         ----------
         folder : path
-        precision : {"float32"}
+        precision : {"float32", "bfloat16", "int8"}
+
+        Returns
+        -------
+        Encoder
 
         Raises
         ------
@@ -474,6 +227,7 @@ class Encoder:
                 ("attention.value", kv, hidden),
                 ("attention.output", hidden, hidden),
                 ("feed_forward.up", inner, hidden),
+                *([("feed_forward.gate", inner, hidden)] if self.gated else []),
                 ("feed_forward.down", hidden, inner),
             ):
                 shapes[f"layers.{i}.{name}.weight"] = (rows, columns)
@@ -541,7 +295,7 @@ class Encoder:
                 raise ValueError("cu_seqlens is for a flat stream, but input_ids is 2-D")
             starts = np.arange(len(ids) + 1, dtype=np.int64) * ids.shape[1]
         elif ids.ndim == 1:
-            starts = _starts(ids, cu_seqlens)
+            starts = starts_of(ids, cu_seqlens)
         else:
             raise ValueError(
                 f"input_ids has shape {describe(ids.shape)}: it must be (T,) or (N, S)"
@@ -557,14 +311,14 @@ class Encoder:
             types = types.reshape(-1)
         shape = (*ids.shape, self.hidden_size)
         x = self._embed(ids.reshape(-1), starts, types)
-        states = [x]
-        scratch = Scratch()
-        for layer in self.layers:
-            x = layer(x, starts, scratch=scratch)
+        states = [x.copy()] if return_hidden_states else []
+        step = 1 if return_hidden_states else max(self.num_layers, 1)
+        for first in range(0, self.num_layers, step):
+            self._stack.run(x, starts, first, step, False)
             if return_hidden_states:
                 states.append(x.copy())
         if self._final_norm is not None:
-            x = self._final_norm(x)
+            x = self._final_norm(x, out=x)
         if not return_hidden_states:
             return x.reshape(shape)
         return x.reshape(shape), [state.reshape(shape) for state in states]
@@ -629,12 +383,6 @@ def sinusoidal_positions(length: int, hidden_size: int) -> Array:
     column = np.arange(hidden_size)
     angle = np.arange(length)[:, None] / 10000.0 ** (column // 2 * 2 / hidden_size)
     return np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
-
-
-def _starts(x: Array, cu_seqlens: npt.ArrayLike | None) -> npt.NDArray[np.int64]:
-    if cu_seqlens is None:
-        return np.array([0, len(x)], np.int64)
-    return as_cu_seqlens("cu_seqlens", cu_seqlens, len(x))
 
 
 def _random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Array]:

@@ -1,0 +1,106 @@
+// The rows of a linear layer's input as elements that its weight is multiplied with: where they lie, rounded to
+// bfloat16, or quantised to 8 bits with a scale a row.
+#pragma once
+#include "../packed_weight.h"
+#include "arena.h"
+#include "tile.h"
+
+namespace {
+
+// Numbers i .. i + W - 1 of a row of n, 0 past its end; float32 or bfloat16.
+HEADWISE_INLINE Vec<float> load_input(const hw_linear_params& a, i64 row, i64 i) {
+  const auto inside = Vec<float>::first_lanes(a.in_features - i);
+  const i64 at = row * a.input_stride + i;
+  return a.input_dtype == HW_BFLOAT16 ? Vec<float>::load(static_cast<const bf16*>(a.input) + at, inside)
+                                      : Vec<float>::load(static_cast<const float*>(a.input) + at, inside);
+}
+
+template <class E>
+class LinearInput {
+ public:
+  LinearInput(const hw_linear_params& a, i64, i64, Arena&) : a_(a) {}
+  void read(i64 begin, i64) { begin_ = begin; }
+  Factor<E> rows() const {
+    return {static_cast<const E*>(a_.input) + begin_ * a_.input_stride, a_.input_stride * i64(sizeof(E)), 1};
+  }
+  const float* scales() const { return nullptr; }
+
+ private:
+  const hw_linear_params& a_;
+  i64 begin_ = 0;
+};
+
+template <>
+class LinearInput<bf16_pair> {
+  using V = Vec<float>;
+
+ public:
+  LinearInput(const hw_linear_params& a, i64 steps, i64 rows, Arena& arena)
+      : a_(a),
+        in_place_(a.input_dtype == HW_BFLOAT16 && a.in_features % 2 == 0),
+        row_(round_up(2 * steps, V::kLanes)),
+        rounded_(in_place_ ? nullptr : arena.take<bf16>(rows * row_)) {}
+
+  void read(i64 begin, i64 end) {
+    begin_ = begin;
+    for (i64 m = begin; !in_place_ && m < end; ++m)
+      for (i64 i = 0; i < row_; i += V::kLanes)
+        load_input(a_, m, i).store(rounded_ + (m - begin) * row_ + i, V::first_lanes(V::kLanes));
+  }
+  Factor<bf16_pair> rows() const {
+    const bf16* first = in_place_ ? static_cast<const bf16*>(a_.input) + begin_ * a_.input_stride : rounded_;
+    return {reinterpret_cast<const bf16_pair*>(first), (in_place_ ? a_.input_stride : row_) * i64(sizeof(bf16)), 1};
+  }
+  const float* scales() const { return nullptr; }
+
+ private:
+  const hw_linear_params& a_;
+  bool in_place_;
+  i64 row_;
+  bf16* rounded_;
+  i64 begin_ = 0;
+};
+
+// x = scale * (byte - 128), the byte being 1 .. 255 and the scale the row's largest magnitude / 127. The same
+// bytes on every instruction set: a product, rounded once each.
+template <>
+class LinearInput<int8_quad> {
+  using V = Vec<float>;
+
+ public:
+  LinearInput(const hw_linear_params& a, i64 steps, i64 rows, Arena& arena)
+      : a_(a),
+        row_(round_up(4 * steps, V::kLanes)),
+        bytes_(arena.take<uint8_t>(rows * row_)),
+        scales_(arena.take<float>(rows)) {}
+
+  void read(i64 begin, i64 end) {
+    for (i64 m = begin; m < end; ++m) {
+      // pass 1: the largest magnitude, and NaN if a number is not finite.
+      V largest = V::zero(), finite = V::zero();
+      for (i64 i = 0; i < a_.in_features; i += V::kLanes) {
+        const V x = load_input(a_, m, i);
+        largest = V::max(V::abs(x), largest);
+        finite = V::fma(x, V::zero(), finite);
+      }
+      constexpr float kTooSmall = 1e-35f;  // 127 / x would be infinite
+      const float most = largest.largest();
+      const bool zero = !(most >= kTooSmall);
+      scales_[m - begin] = (zero ? 0.0f : most / 127) + finite.sum();
+      // pass 2: the bytes.
+      const V inverse = V::broadcast(zero ? 0.0f : 127 / most);
+      for (i64 i = 0; i < row_; i += V::kLanes)
+        (load_input(a_, m, i) * inverse).store_biased_bytes(bytes_ + (m - begin) * row_ + i);
+    }
+  }
+  Factor<int8_quad> rows() const { return {reinterpret_cast<const int8_quad*>(bytes_), row_, 1}; }
+  const float* scales() const { return scales_; }
+
+ private:
+  const hw_linear_params& a_;
+  i64 row_;
+  uint8_t* bytes_;
+  float* scales_;
+};
+
+}  // namespace
