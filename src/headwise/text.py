@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 class TextEncoder:
     """Turns texts into vectors.
 
-    Several threads may use one `TextEncoder`: nothing in it changes after it is made.
+    Several threads may encode with one `TextEncoder`; its attributes `max_length`, `pooling` and
+    `normalize` may be set while none does. One that was made by `from_pretrained` can be pickled
+    and copied: that loads the model again, and takes the three along.
 
     Parameters
     ----------
@@ -60,24 +62,31 @@ class TextEncoder:
     ):
         if pooling not in get_args(Pooling):
             raise ValueError(f"pooling is {pooling!r}: it must be one of {get_args(Pooling)}")
-        most = encoder.max_positions
-        max_length = most if max_length is None else min(max_length, most)
-        special = tokenizer.num_special_tokens_to_add(False)
+        tokenizer.no_padding()
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.max_length = encoder.max_positions if max_length is None else max_length
+        self.pooling = pooling
+        self.normalize = normalize
+        self.dim = encoder.hidden_size
+        self._source: tuple[str, str, bool] | None = None
+
+    @property
+    def max_length(self) -> int:
+        """Longest text in tokens, special tokens included."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, max_length: int) -> None:
+        special = self.tokenizer.num_special_tokens_to_add(False)
         if max_length <= special:
             raise ValueError(
                 f"max_length is {max_length}: it must be more than the {special} special tokens "
                 "that the tokenizer adds to a text"
             )
-        # A tokenizer that is changed while another thread uses it raises: it is set once, here.
-        tokenizer.no_padding()
-        side = (tokenizer.truncation or {"direction": "right"})["direction"]
-        tokenizer.enable_truncation(max_length, direction=side)
-        self.encoder = encoder
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.pooling = pooling
-        self.normalize = normalize
-        self.dim = encoder.hidden_size
+        self._max_length = min(max_length, self.encoder.max_positions)
+        side = (self.tokenizer.truncation or {"direction": "right"})["direction"]
+        self.tokenizer.enable_truncation(self._max_length, direction=side)
 
     @classmethod
     def from_pretrained(
@@ -90,7 +99,7 @@ class TextEncoder:
         name : str or Path
             A model folder, or an id of the Hugging Face hub, which is looked for in the local
             cache and then downloaded.
-        precision : {"float32"}
+        precision : {"float32", "bfloat16", "int8"}
             What the weights are held and multiplied in.
         local_files_only : bool
             Do not download. The environment variable ``HF_HUB_OFFLINE`` does the same.
@@ -106,13 +115,36 @@ class TextEncoder:
 
         """
         model = read_sentence_model(resolve(name, local_files_only=local_files_only))
-        return cls(
+        loaded = cls(
             load(model.folder, precision),
             model.tokenizer,
             max_length=model.max_length,
             pooling=model.pooling,
             normalize=model.normalize,
         )
+        # Another process may run in another folder, and another machine may have to download.
+        name = str(Path(name).absolute() if Path(name).is_dir() else name)
+        loaded._source = name, precision, local_files_only
+        return loaded
+
+    @classmethod
+    def _restored(
+        cls, source: tuple[str, str, bool], max_length: int, pooling: Pooling, normalize: bool
+    ) -> TextEncoder:
+        name, precision, local_files_only = source
+        restored = cls.from_pretrained(name, precision, local_files_only=local_files_only)
+        restored.max_length, restored.pooling, restored.normalize = max_length, pooling, normalize
+        return restored
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._source is None:
+            raise TypeError(
+                "this TextEncoder was made of an encoder and a tokenizer, which have no path to "
+                "pickle it by: pickle one that was made by TextEncoder.from_pretrained, or make "
+                "it anew where it is needed"
+            )
+        state = self._source, self.max_length, self.pooling, self.normalize
+        return type(self)._restored, state
 
     def encode(
         self,
