@@ -15,6 +15,7 @@ from .functional import (
     softmax,
 )
 from .nn import Encoder, EncoderLayer, FeedForward, MultiHeadAttention
+from .parity import Parity, parity
 from .runtime import (
     Peak,
     active_isa,
@@ -34,6 +35,7 @@ __all__ = [
     "KVCache",
     "Linear",
     "MultiHeadAttention",
+    "Parity",
     "Peak",
     "TextEncoder",
     "active_isa",
@@ -46,6 +48,7 @@ __all__ = [
     "layer_norm",
     "merge_attention",
     "nn",
+    "parity",
     "peak",
     "scaled_dot_product_attention",
     "set_isa",
