@@ -80,8 +80,8 @@ def tokenize(
 ) -> Generator[Tokens]:
     """Yield the tokens of each window of texts; the next is made while this one is used.
 
-    The texts are taken from their iterable by the calling thread, two windows ahead at most. A
-    generator that is left early must be closed, which ends its thread.
+    The texts are taken from their iterable by the calling thread, a window ahead. A generator
+    that is left early must be closed, which ends its thread.
 
     Parameters
     ----------
