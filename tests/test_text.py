@@ -141,6 +141,17 @@ def test_bad_arguments(tiny):
         TextEncoder(encoder.encoder, encoder.tokenizer, max_length=2)
 
 
+def test_set_max_length(tiny):
+    encoder = TextEncoder.from_pretrained(tiny)
+    encoder.max_length = 4
+    assert len(encoder.tokenize("a b c d", on_truncate="ignore")[0]) == encoder.max_length == 4
+    encoder.max_length = 1000
+    assert encoder.max_length == encoder.encoder.max_positions == 16
+    with pytest.raises(ValueError, match="max_length is 2: it must be more than the 2 special"):
+        encoder.max_length = 2
+    assert len(encoder.tokenize("a " * 50, on_truncate="ignore")[0]) == encoder.max_length == 16
+
+
 def test_truncation(tiny):
     """Eight tokens fit: [CLS], six words, [SEP]."""
     encoder = TextEncoder.from_pretrained(tiny)
@@ -162,7 +173,7 @@ def test_progress(tiny, capsys):
     pytest.importorskip("tqdm")
     encoder = TextEncoder.from_pretrained(tiny)
     vectors = encoder.encode(["a", "b", "c"], batch_tokens=6, progress=True)
-    assert "2/2" in capsys.readouterr().err
+    assert "3/3" in capsys.readouterr().err
     np.testing.assert_array_equal(vectors, encoder.encode(["a", "b", "c"]))
 
 

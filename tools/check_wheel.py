@@ -33,7 +33,7 @@ def main(wheel: Path) -> None:
     names = {d.metadata["Name"].lower() for d in distributions()} - {"pip", "setuptools"}
     assert names == {"headwise", "numpy"}, f"more is installed than NumPy: {names}"
     folder = Path(hw.__file__).parent
-    for file in ("py.typed", "include/headwise.h"):
+    for file in ("py.typed", "include/headwise.h", "parity_texts.txt"):
         assert (folder / file).is_file(), f"the wheel lacks {file}"
 
     x = np.random.default_rng(0).standard_normal((2, 4, 100, 32), np.float32)

@@ -16,6 +16,7 @@ from .functional import (
     softmax,
 )
 from .nn import Encoder, EncoderLayer, FeedForward, MultiHeadAttention
+from .parity import Parity, parity
 from .runtime import (
     Peak,
     active_isa,
@@ -36,6 +37,7 @@ __all__ = [
     "KVCache",
     "Linear",
     "MultiHeadAttention",
+    "Parity",
     "Peak",
     "TextEncoder",
     "active_isa",
@@ -48,6 +50,7 @@ __all__ = [
     "layer_norm",
     "merge_attention",
     "nn",
+    "parity",
     "peak",
     "rms_norm",
     "scaled_dot_product_attention",

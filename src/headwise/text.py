@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sized
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -16,19 +16,18 @@ from .models import load
 from .models.hub import resolve
 from .models.sentence import read_sentence_model
 from .nn import Encoder
+from .tokenization import OnTruncate, tokenize
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
-
-OnTruncate = Literal["warn", "error", "ignore"]
-
-_CHUNK = 1024  # texts tokenized in one call: enough for all threads, few enough to hold
+    from tokenizers import Tokenizer
 
 
 class TextEncoder:
     """Turns texts into vectors.
 
-    Several threads may use one `TextEncoder`: nothing in it changes after it is made.
+    Several threads may encode with one `TextEncoder`; its attributes `max_length`, `pooling` and
+    `normalize` may be set while none does. One that was made by `from_pretrained` can be pickled
+    and copied: that loads the model again, and takes the three along.
 
     Parameters
     ----------
@@ -63,24 +62,31 @@ class TextEncoder:
     ):
         if pooling not in get_args(Pooling):
             raise ValueError(f"pooling is {pooling!r}: it must be one of {get_args(Pooling)}")
-        most = encoder.max_positions
-        max_length = most if max_length is None else min(max_length, most)
-        special = tokenizer.num_special_tokens_to_add(False)
+        tokenizer.no_padding()
+        self.encoder = encoder
+        self.tokenizer = tokenizer
+        self.max_length = encoder.max_positions if max_length is None else max_length
+        self.pooling = pooling
+        self.normalize = normalize
+        self.dim = encoder.hidden_size
+        self._source: tuple[str, str, bool] | None = None
+
+    @property
+    def max_length(self) -> int:
+        """Longest text in tokens, special tokens included."""
+        return self._max_length
+
+    @max_length.setter
+    def max_length(self, max_length: int) -> None:
+        special = self.tokenizer.num_special_tokens_to_add(False)
         if max_length <= special:
             raise ValueError(
                 f"max_length is {max_length}: it must be more than the {special} special tokens "
                 "that the tokenizer adds to a text"
             )
-        # A tokenizer that is changed while another thread uses it raises: it is set once, here.
-        tokenizer.no_padding()
-        side = (tokenizer.truncation or {"direction": "right"})["direction"]
-        tokenizer.enable_truncation(max_length, direction=side)
-        self.encoder = encoder
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.pooling = pooling
-        self.normalize = normalize
-        self.dim = encoder.hidden_size
+        self._max_length = min(max_length, self.encoder.max_positions)
+        side = (self.tokenizer.truncation or {"direction": "right"})["direction"]
+        self.tokenizer.enable_truncation(self._max_length, direction=side)
 
     @classmethod
     def from_pretrained(
@@ -93,7 +99,7 @@ class TextEncoder:
         name : str or Path
             A model folder, or an id of the Hugging Face hub, which is looked for in the local
             cache and then downloaded.
-        precision : {"float32"}
+        precision : {"float32", "bfloat16", "int8"}
             What the weights are held and multiplied in.
         local_files_only : bool
             Do not download. The environment variable ``HF_HUB_OFFLINE`` does the same.
@@ -109,19 +115,42 @@ class TextEncoder:
 
         """
         model = read_sentence_model(resolve(name, local_files_only=local_files_only))
-        return cls(
+        loaded = cls(
             load(model.folder, precision),
             model.tokenizer,
             max_length=model.max_length,
             pooling=model.pooling,
             normalize=model.normalize,
         )
+        # Another process may run in another folder, and another machine may have to download.
+        name = str(Path(name).absolute() if Path(name).is_dir() else name)
+        loaded._source = name, precision, local_files_only
+        return loaded
+
+    @classmethod
+    def _restored(
+        cls, source: tuple[str, str, bool], max_length: int, pooling: Pooling, normalize: bool
+    ) -> TextEncoder:
+        name, precision, local_files_only = source
+        restored = cls.from_pretrained(name, precision, local_files_only=local_files_only)
+        restored.max_length, restored.pooling, restored.normalize = max_length, pooling, normalize
+        return restored
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._source is None:
+            raise TypeError(
+                "this TextEncoder was made of an encoder and a tokenizer, which have no path to "
+                "pickle it by: pickle one that was made by TextEncoder.from_pretrained, or make "
+                "it anew where it is needed"
+            )
+        state = self._source, self.max_length, self.pooling, self.normalize
+        return type(self)._restored, state
 
     def encode(
         self,
         texts: str | Iterable[str],
         *,
-        batch_tokens: int = 1024,
+        batch_tokens: int = 16384,
         normalize: bool | None = None,
         progress: bool = False,
         on_truncate: OnTruncate = "warn",
@@ -133,14 +162,14 @@ class TextEncoder:
         Parameters
         ----------
         texts : str or iterable of str
-            One text, or n of them.
+            One text, or n of them. An iterator is read a few thousand texts ahead at most.
         batch_tokens : int
             At most how many tokens run through the encoder at once, if no single text has more.
-            Bounds the memory; far more, and hidden states fall out of the cache.
+            Bounds the memory.
         normalize : bool, optional
             Whether vectors are scaled to length 1. By default as the model says.
         progress : bool
-            Show a progress bar; needs tqdm.
+            Show a progress bar, of texts; needs tqdm.
         on_truncate : {"warn", "error", "ignore"}
             What to do about texts of more than `max_length` tokens, which are cut.
 
@@ -159,23 +188,37 @@ class TextEncoder:
         """
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens is {batch_tokens!r}: it must be at least 1")
+        _check_on_truncate(on_truncate)
         normalize = self.normalize if normalize is None else normalize
-        input_ids, cu_seqlens = self._tokenize(texts, on_truncate)
-        vectors = np.empty((len(cu_seqlens) - 1, self.dim), np.float32)
-        batches: Iterable[tuple[int, int]] = list(_batches(cu_seqlens, batch_tokens))
-        if progress:
-            batches = _with_progress_bar(batches)
-        for start, stop in batches:
-            first, last = cu_seqlens[start], cu_seqlens[stop]
-            bounds = cu_seqlens[start : stop + 1] - first
-            hidden = self.encoder(input_ids[first:last], bounds)
-            vectors[start:stop] = pool(hidden, bounds, self.pooling, normalize=normalize)
+        vectors = np.empty((0, self.dim), np.float32)
+        done = num_cut = 0
+        bar = _progress_bar(texts) if progress else None
+        windows = tokenize(self.tokenizer, texts, on_truncate)
+        with closing(windows), nullcontext() if bar is None else bar:
+            for tokens in windows:
+                # In place: nobody else has seen the array, and its memory grows without a copy.
+                vectors.resize((done + len(tokens.lengths), self.dim), refcheck=False)
+                for rows, input_ids, cu_seqlens in tokens.batches(batch_tokens):
+                    hidden = self.encoder(input_ids, cu_seqlens)
+                    pooled = pool(hidden, cu_seqlens, self.pooling, normalize=normalize)
+                    vectors[done + rows] = pooled
+                    if bar is not None:
+                        bar.update(len(rows))
+                done += len(tokens.lengths)
+                num_cut += tokens.num_cut
+        if num_cut and on_truncate == "warn":
+            self._warn(num_cut, done)
         return vectors[0] if isinstance(texts, str) else vectors
 
     def tokenize(
         self, texts: str | Iterable[str], *, on_truncate: OnTruncate = "warn"
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return what the encoder reads: all token ids in one row, and where each text begins.
+
+        Parameters
+        ----------
+        texts : str or iterable of str
+        on_truncate : {"warn", "error", "ignore"}
 
         Returns
         -------
@@ -184,40 +227,27 @@ class TextEncoder:
         cu_seqlens : (n + 1,) int64 array
             Text i is ``input_ids[cu_seqlens[i]:cu_seqlens[i + 1]]``.
 
+        Raises
+        ------
+        TypeError, ValueError
+            As `encode`.
+
         """
-        return self._tokenize(texts, on_truncate)
+        _check_on_truncate(on_truncate)
+        windows = list(tokenize(self.tokenizer, texts, on_truncate))
+        input_ids = [np.empty(0, np.int32), *(tokens.input_ids for tokens in windows)]
+        lengths = [np.zeros(1, np.int64), *(tokens.lengths for tokens in windows)]
+        cu_seqlens = np.cumsum(np.concatenate(lengths))
+        num_cut = sum(tokens.num_cut for tokens in windows)
+        if num_cut and on_truncate == "warn":
+            self._warn(num_cut, len(cu_seqlens) - 1)
+        return np.concatenate(input_ids), cu_seqlens
 
-    def _tokenize(
-        self, texts: str | Iterable[str], on_truncate: OnTruncate
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if on_truncate not in get_args(OnTruncate):
-            raise ValueError(
-                f"on_truncate is {on_truncate!r}: it must be one of {get_args(OnTruncate)}"
-            )
-        texts = _checked(texts)
-        input_ids, cu_seqlens, cut = array("i"), array("q", [0]), 0
-        for start in range(0, len(texts), _CHUNK):
-            encodings = self.tokenizer.encode_batch_fast(texts[start : start + _CHUNK])
-            for index, encoding in enumerate(encodings, start):
-                if encoding.overflowing:
-                    if on_truncate == "error":
-                        raise ValueError(
-                            f"texts[{index}] has {self._full_length(encoding)} tokens: it must "
-                            f"have at most max_length, {self.max_length}"
-                        )
-                    cut += 1
-                input_ids.extend(encoding.ids)
-                cu_seqlens.append(len(input_ids))
-        if cut and on_truncate == "warn":
-            warnings.warn(
-                f"{cut} of {len(texts)} texts had more than {self.max_length} tokens and were cut",
-                stacklevel=3,
-            )
-        return np.array(input_ids, np.int32), np.array(cu_seqlens, np.int64)
-
-    def _full_length(self, encoding: Encoding) -> int:
-        special = int(self.tokenizer.num_special_tokens_to_add(False))
-        return len(encoding.ids) + sum(len(part.ids) - special for part in encoding.overflowing)
+    def _warn(self, num_cut: int, num_texts: int) -> None:
+        warnings.warn(
+            f"{num_cut} of {num_texts} texts had more than {self.max_length} tokens and were cut",
+            stacklevel=3,
+        )
 
     def __repr__(self) -> str:
         return (
@@ -226,38 +256,17 @@ class TextEncoder:
         )
 
 
-def _checked(texts: str | Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        texts = [texts]
-    if not isinstance(texts, Iterable):
-        raise TypeError(
-            f"texts is a {type(texts).__name__}: it must be a str or an iterable of str"
+def _check_on_truncate(on_truncate: OnTruncate) -> None:
+    if on_truncate not in get_args(OnTruncate):
+        raise ValueError(
+            f"on_truncate is {on_truncate!r}: it must be one of {get_args(OnTruncate)}"
         )
-    texts = list(texts)
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{index}] is a {type(text).__name__}: it must be a str")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"texts[{index}] is not valid Unicode: {error}") from None
-    return texts
 
 
-def _batches(cu_seqlens: np.ndarray, batch_tokens: int) -> Iterator[tuple[int, int]]:
-    """Cut the texts, in order, into runs of at most `batch_tokens` tokens, or of one text."""
-    start, end = 0, len(cu_seqlens) - 1
-    while start < end:
-        fits = int(np.searchsorted(cu_seqlens, cu_seqlens[start] + batch_tokens, side="right")) - 1
-        stop = max(start + 1, fits)
-        yield start, stop
-        start = stop
-
-
-def _with_progress_bar(batches: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+def _progress_bar(texts: str | Iterable[str]) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
         raise ImportError("progress=True needs tqdm: pip install tqdm") from error
-    bar: Iterable[tuple[int, int]] = tqdm(batches, unit="batch")
-    return bar
+    one = isinstance(texts, str)
+    return tqdm(total=1 if one else len(texts) if isinstance(texts, Sized) else None, unit="text")

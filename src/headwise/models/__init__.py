@@ -20,7 +20,7 @@ def load(folder: str | Path, precision: str = "float32") -> Encoder:
     ----------
     folder : str or Path
         A local model folder.
-    precision : {"float32"}
+    precision : {"float32", "bfloat16", "int8"}
         What the weights are held and multiplied in.
 
     Returns
@@ -48,6 +48,7 @@ def load(folder: str | Path, precision: str = "float32") -> Encoder:
     family = FAMILIES[model_type]
     options = family.options(config)
     weights = family.weights(folder, options["num_layers"])
+    options |= {} if precision == "float32" else {"precision": precision}
     try:
         return Encoder(**options, weights=weights, precision=precision)
     except ValueError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,10 @@ def read_safetensors(
     path: str | Path, skip: Callable[[str], bool] = _keep_all
 ) -> dict[str, np.ndarray]:
     """Read the tensors of one safetensors file as float32 arrays.
+
+    The file is mapped into memory, and F32 tensors are read-only views of it: processes share them,
+    and nothing is read before it is used. It must not be written to while they live; to replace a
+    model, put a new file in its place.
 
     Parameters
     ----------
@@ -49,24 +52,25 @@ def read_safetensors(
             pass
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a valid safetensors file: {error}") from error
+    # The map lives as long as an array that looks into it.
+    data = np.memmap(path, np.uint8, "r")
+    start = 8 + int.from_bytes(data[:8].tobytes(), "little")
+    header = json.loads(data[8:start].tobytes())
+    header.pop("__metadata__", None)
     tensors = {}
-    with path.open("rb") as file:
-        start = 8 + int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(start - 8))
-        header.pop("__metadata__", None)
-        for name, entry in header.items():
-            if skip(name):
-                continue
-            if entry["dtype"] not in _DTYPES:
-                raise ValueError(
-                    f"{path}: tensor {name!r} has dtype {entry['dtype']}: "
-                    f"it must be one of {tuple(_DTYPES)}"
-                )
-            file.seek(start + entry["data_offsets"][0])
-            raw = np.fromfile(file, _DTYPES[entry["dtype"]], math.prod(entry["shape"]))
-            if entry["dtype"] == "BF16":
-                raw = (raw.astype(np.uint32) << 16).view(np.float32)
-            tensors[name] = raw.astype(np.float32, copy=False).reshape(entry["shape"])
+    for name, entry in header.items():
+        if skip(name):
+            continue
+        if entry["dtype"] not in _DTYPES:
+            raise ValueError(
+                f"{path}: tensor {name!r} has dtype {entry['dtype']}: "
+                f"it must be one of {tuple(_DTYPES)}"
+            )
+        first, last = (start + offset for offset in entry["data_offsets"])
+        raw = np.asarray(data[first:last]).view(_DTYPES[entry["dtype"]])
+        if entry["dtype"] == "BF16":
+            raw = (raw.astype(np.uint32) << 16).view(np.float32)
+        tensors[name] = np.require(raw, np.float32, "A").reshape(entry["shape"])
     return tensors
 
 

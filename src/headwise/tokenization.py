@@ -1,0 +1,196 @@
+"""Texts to token ids: a window of texts at a time, each one while the one before is computed."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+OnTruncate = Literal["warn", "error", "ignore"]
+
+# Texts that are sorted together: enough to fill batches with texts of one length, and to take so
+# long that handing them to a thread costs nothing; few enough to hold (8 MB at 512 tokens each).
+WINDOW = 4096
+
+# Characters tokenized in one call: of a token the tokenizer holds its string, offsets and masks,
+# some 100 bytes, and it holds what is cut off as well. This is 25 MB, whatever the texts.
+_CHARACTERS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of some texts.
+
+    Attributes
+    ----------
+    input_ids : (T,) int32 array
+        One text after the other, special tokens included.
+    lengths : (n,) int64 array
+        How many tokens each text has.
+    num_cut : int
+        How many of the texts had more than the tokenizer's limit.
+
+    """
+
+    input_ids: np.ndarray
+    lengths: np.ndarray
+    num_cut: int
+
+    def batches(self, batch_tokens: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Cut into batches of at most `batch_tokens` tokens, or of one text, longest texts first.
+
+        Yields
+        ------
+        rows : (B,) int64 array
+            Which texts they are.
+        input_ids : array
+            Their tokens.
+        cu_seqlens : (B + 1,) int64 array
+            Where each begins.
+
+        """
+        n = len(self.lengths)
+        if n == 1:
+            yield np.zeros(1, np.int64), self.input_ids, np.array([0, len(self.input_ids)])
+            return
+        order = np.argsort(-self.lengths, kind="stable")
+        starts = np.cumsum(self.lengths) - self.lengths
+        cu_seqlens = np.concatenate(([0], np.cumsum(self.lengths[order])))
+        first = 0
+        while first < n:
+            limit = cu_seqlens[first] + batch_tokens
+            last = max(first + 1, int(np.searchsorted(cu_seqlens, limit, side="right")) - 1)
+            rows, bounds = order[first:last], cu_seqlens[first : last + 1] - cu_seqlens[first]
+            moved = np.repeat(starts[rows] - bounds[:-1], self.lengths[rows])
+            yield rows, self.input_ids[np.arange(bounds[-1]) + moved], bounds
+            first = last
+
+
+def tokenize(
+    tokenizer: Tokenizer, texts: str | Iterable[str], on_truncate: OnTruncate
+) -> Generator[Tokens]:
+    """Yield the tokens of each window of texts; the next is made while this one is used.
+
+    The texts are taken from their iterable by the calling thread, a window ahead. A generator
+    that is left early must be closed, which ends its thread.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        It cuts texts and does not pad. Threads may share one that nobody changes: calls hold no
+        lock, and the caches of its model (BPE, Unigram) are bounded and are never waited for.
+    texts : str or iterable of str
+    on_truncate : {"warn", "error", "ignore"}
+
+    Raises
+    ------
+    TypeError
+        If a text is not a str.
+    ValueError
+        If a text holds a lone surrogate, or is cut and `on_truncate` is "error".
+
+    """
+    windows = _windows(texts)
+    first, second = next(windows, []), next(windows, [])
+    if not second:  # no thread for a short call
+        if first:
+            yield _tokenize(tokenizer, first, 0, on_truncate)
+        return
+    with ThreadPoolExecutor(1, "headwise-tokenizer") as thread:
+        ahead = thread.submit(_tokenize, tokenizer, first, 0, on_truncate)
+        for number, window in enumerate(chain([second], windows), 1):
+            tokens = ahead.result()
+            ahead = thread.submit(_tokenize, tokenizer, window, number * WINDOW, on_truncate)
+            yield tokens
+        yield ahead.result()
+
+
+def _windows(texts: str | Iterable[str]) -> Iterator[list[str]]:
+    if isinstance(texts, str):
+        texts = (texts,)
+    if not isinstance(texts, Iterable):
+        raise TypeError(
+            f"texts is a {type(texts).__name__}: it must be a str or an iterable of str"
+        )
+    iterator = iter(texts)
+    while window := list(islice(iterator, WINDOW)):
+        yield window
+
+
+def _tokenize(
+    tokenizer: Tokenizer, texts: list[str], first: int, on_truncate: OnTruncate
+) -> Tokens:
+    """Tokenize texts of which the first is ``texts[first]`` to the caller."""
+    for index, text in enumerate(texts, first):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{index}] is a {type(text).__name__}: it must be a str")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"texts[{index}] is not valid Unicode: {error}") from None
+    input_ids, lengths, num_cut = array("i"), array("q"), 0
+    for part in _parts(texts):
+        for encoding in tokenizer.encode_batch_fast(part):
+            if encoding.overflowing:
+                if on_truncate == "error":
+                    raise ValueError(
+                        f"texts[{first + len(lengths)}] has {_full_length(tokenizer, encoding)} "
+                        f"tokens: it must have at most max_length, {len(encoding)}"
+                    )
+                num_cut += 1
+            input_ids.extend(encoding.ids)
+            lengths.append(len(encoding))
+    return Tokens(np.array(input_ids, np.int32), np.array(lengths, np.int64), num_cut)
+
+
+def _parts(texts: list[str]) -> Iterator[Sequence[str]]:
+    """Cut the texts into runs of at most `_CHARACTERS`, or of one text."""
+    start = size = 0
+    for stop, text in enumerate(texts):
+        size += len(text)
+        if size > _CHARACTERS and stop > start:
+            yield texts[start:stop]
+            start, size = stop, len(text)
+    yield texts[start:]
+
+
+def _full_length(tokenizer: Tokenizer, encoding: Encoding) -> int:
+    special = int(tokenizer.num_special_tokens_to_add(False))
+    return len(encoding) + sum(len(part) - special for part in encoding.overflowing)
+
+
+# The threads of the tokenizers package do not live on in a forked child, and a child that needs
+# them waits forever. Told by its variable not to, it works on the calling thread alone. It has to
+# be told before the fork: when it finds out by itself, it prints.
+_VARIABLE = "TOKENIZERS_PARALLELISM"
+_of_parent: list[str | None] = []
+
+
+def _before_fork() -> None:
+    _of_parent.append(os.environ.get(_VARIABLE))
+    os.environ[_VARIABLE] = "false"
+
+
+def _after_fork_in_parent() -> None:
+    before = _of_parent.pop()
+    if before is None:
+        os.environ.pop(_VARIABLE, None)
+    else:
+        os.environ[_VARIABLE] = before
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_of_parent.clear,
+    )
