@@ -44,7 +44,7 @@ void pack_bfloat16(const PackedWeight& layout, const Source<float>& from, void* 
 
 void pack_int8(const PackedWeight& layout, const Source<float>& from, void* packed) {
   float* scales = const_cast<float*>(layout.scales(packed));
-  int32_t* corrections = const_cast<int32_t*>(layout.corrections(packed));
+  int32_t* weight_sums = const_cast<int32_t*>(layout.weight_sums(packed));
   for (int64_t n = 0; n < layout.panels * layout.lanes; ++n) {
     float largest = 0;
     bool finite = true;
@@ -54,7 +54,7 @@ void pack_int8(const PackedWeight& layout, const Source<float>& from, void* pack
       largest = magnitude > largest ? magnitude : largest;
     }
     scales[n] = finite ? largest / 127 : std::numeric_limits<float>::quiet_NaN();
-    corrections[n] = 0;
+    weight_sums[n] = 0;
   }
   fill_panels<int8_quad>(layout, from, packed, 4, [&](int8_quad& out, int64_t n, int64_t k) {
     out.bytes = 0;
@@ -62,7 +62,7 @@ void pack_int8(const PackedWeight& layout, const Source<float>& from, void* pack
       const float scale = scales[n];
       const int q = scale > 0 ? static_cast<int>(std::nearbyint(from.row(n)[k + i] / scale)) : 0;
       out.bytes |= uint32_t(uint8_t(q)) << (8 * i);
-      corrections[n] += 128 * q;
+      weight_sums[n] += q;
     }
   });
 }

@@ -3,10 +3,9 @@
 //   elements [panel][step][lane]: a row of a panel is 256 bytes, so 4 vectors of AVX-512; lane n of panel p is
 //   output feature p * lanes + n. A step is one input feature of float32 or float64, two neighbours of
 //   bfloat16, four of int8. Features past N or K are 0.
-//   then, for int8 alone, [panels * lanes] each: float scales, and int32 corrections.
+//   then, for int8 alone, [panels * lanes] each: float scales, and the int32 sums of each feature's q.
 //
-// int8 is symmetric, one scale an output feature: w = scale * q with q in -127 .. 127. Inputs come with 128
-// added, as unsigned bytes, so 128 times the sum of a row of q is to be taken off: its correction.
+// int8 is symmetric, one scale an output feature: w = scale * q with q in -127 .. 127.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -35,7 +34,7 @@ struct PackedWeight {
   const float* scales(const void* packed) const {
     return reinterpret_cast<const float*>(static_cast<const char*>(packed) + panels * panel_bytes());
   }
-  const int32_t* corrections(const void* packed) const {
+  const int32_t* weight_sums(const void* packed) const {
     return reinterpret_cast<const int32_t*>(scales(packed) + panels * lanes);
   }
 

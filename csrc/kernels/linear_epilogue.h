@@ -48,18 +48,19 @@ struct GeluTanh {
 template <class E>
 struct ColumnScales {
   ColumnScales(const PackedWeight&, const void*) {}
-  HEADWISE_INLINE auto operator()(typename Vec<E>::Sum sum, i64, const float*) const { return sum; }
+  HEADWISE_INLINE auto operator()(typename Vec<E>::Sum sum, i64, const RowScale*) const { return sum; }
 };
 template <>
 struct ColumnScales<int8_quad> {
   const float* scales;
-  const int32_t* corrections;
+  const int32_t* weight_sums;
 
   ColumnScales(const PackedWeight& layout, const void* packed)
-      : scales(layout.scales(packed)), corrections(layout.corrections(packed)) {}
-  HEADWISE_INLINE Vec<float> operator()(Vec<int32_t> sum, i64 column, const float* row_scale) const {
-    const Vec<float> scale = Vec<float>::broadcast(*row_scale) * Vec<float>::load(scales + column);
-    return (sum - Vec<int32_t>::load(corrections + column)).to_float() * scale;
+      : scales(layout.scales(packed)), weight_sums(layout.weight_sums(packed)) {}
+  // scale_m scale_n sum((byte - zero_point) q) = scale_m scale_n (sum(byte q) - zero_point sum(q)).
+  HEADWISE_INLINE Vec<float> operator()(Vec<int32_t> sum, i64 n, const RowScale* row) const {
+    const Vec<int32_t> shift = Vec<int32_t>::broadcast(row->zero_point) * Vec<int32_t>::load(weight_sums + n);
+    return (sum - shift).to_float() * (Vec<float>::broadcast(row->scale) * Vec<float>::load(scales + n));
   }
 };
 
@@ -68,7 +69,7 @@ template <class E>
 struct SumTile {
   const typename Element<E>::Sum* sums;
   i64 first_row, rows, first_column;
-  const float* row_scales;
+  const RowScale* row_scales;
   ColumnScales<E> scales;
   const typename Element<E>::Real* bias;
 };

@@ -1,11 +1,19 @@
 // The rows of a linear layer's input as elements that its weight is multiplied with: where they lie, rounded to
-// bfloat16, or quantised to 8 bits with a scale a row.
+// bfloat16, or quantised to 8 bits.
 #pragma once
+#include <math.h>
+
 #include "../packed_weight.h"
 #include "arena.h"
 #include "tile.h"
 
 namespace {
+
+// A quantised row: x = scale * (byte - zero_point).
+struct RowScale {
+  float scale;
+  int32_t zero_point;
+};
 
 // Numbers i .. i + W - 1 of a row of n, 0 past its end; float32 or bfloat16.
 HEADWISE_INLINE Vec<float> load_input(const hw_linear_params& a, i64 row, i64 i) {
@@ -23,7 +31,7 @@ class LinearInput {
   Factor<E> rows() const {
     return {static_cast<const E*>(a_.input) + begin_ * a_.input_stride, a_.input_stride * i64(sizeof(E)), 1};
   }
-  const float* scales() const { return nullptr; }
+  const RowScale* scales() const { return nullptr; }
 
  private:
   const hw_linear_params& a_;
@@ -51,7 +59,7 @@ class LinearInput<bf16_pair> {
     const bf16* first = in_place_ ? static_cast<const bf16*>(a_.input) + begin_ * a_.input_stride : rounded_;
     return {reinterpret_cast<const bf16_pair*>(first), (in_place_ ? a_.input_stride : row_) * i64(sizeof(bf16)), 1};
   }
-  const float* scales() const { return nullptr; }
+  const RowScale* scales() const { return nullptr; }
 
  private:
   const hw_linear_params& a_;
@@ -61,8 +69,8 @@ class LinearInput<bf16_pair> {
   i64 begin_ = 0;
 };
 
-// x = scale * (byte - 128), the byte being 1 .. 255 and the scale the row's largest magnitude / 127. The same
-// bytes on every instruction set: a product, rounded once each.
+// The bytes 0 .. 255 span the row from its least number to its largest, and 0. They are the same on every
+// instruction set: each number is multiplied, rounded, and that is all.
 template <>
 class LinearInput<int8_quad> {
   using V = Vec<float>;
@@ -72,35 +80,36 @@ class LinearInput<int8_quad> {
       : a_(a),
         row_(round_up(4 * steps, V::kLanes)),
         bytes_(arena.take<uint8_t>(rows * row_)),
-        scales_(arena.take<float>(rows)) {}
+        scales_(arena.take<RowScale>(rows)) {}
 
   void read(i64 begin, i64 end) {
     for (i64 m = begin; m < end; ++m) {
-      // pass 1: the largest magnitude, and NaN if a number is not finite.
-      V largest = V::zero(), finite = V::zero();
+      // pass 1: the ends of the row, and NaN if a number is not finite.
+      V least = V::zero(), most = V::zero(), finite = V::zero();
       for (i64 i = 0; i < a_.in_features; i += V::kLanes) {
         const V x = load_input(a_, m, i);
-        largest = V::max(V::abs(x), largest);
+        least = V::min(x, least);
+        most = V::max(x, most);
         finite = V::fma(x, V::zero(), finite);
       }
-      constexpr float kTooSmall = 1e-35f;  // 127 / x would be infinite
-      const float most = largest.largest();
-      const bool zero = !(most >= kTooSmall);
-      scales_[m - begin] = (zero ? 0.0f : most / 127) + finite.sum();
+      const float low = -(V::zero() - least).largest(), scale = most.largest() / 255 - low / 255;
+      const bool usable = scale > 1e-37f;  // its inverse would be infinite
+      const float inverse = usable ? 1 / scale : 0;
+      const int32_t zero_point = usable ? int32_t(rintf(-low * inverse)) : 0;
+      scales_[m - begin] = {(usable ? scale : 0) + finite.sum(), zero_point};
       // pass 2: the bytes.
-      const V inverse = V::broadcast(zero ? 0.0f : 127 / most);
       for (i64 i = 0; i < row_; i += V::kLanes)
-        (load_input(a_, m, i) * inverse).store_biased_bytes(bytes_ + (m - begin) * row_ + i);
+        (load_input(a_, m, i) * V::broadcast(inverse)).store_bytes(bytes_ + (m - begin) * row_ + i, zero_point);
     }
   }
   Factor<int8_quad> rows() const { return {reinterpret_cast<const int8_quad*>(bytes_), row_, 1}; }
-  const float* scales() const { return scales_; }
+  const RowScale* scales() const { return scales_; }
 
  private:
   const hw_linear_params& a_;
   i64 row_;
   uint8_t* bytes_;
-  float* scales_;
+  RowScale* scales_;
 };
 
 }  // namespace

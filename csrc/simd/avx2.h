@@ -31,22 +31,23 @@ struct Vec<float> {
   // There are no masked loads of 16 bits: the lanes of m, which are the first ones, by way of an array.
   template <class Half>
   static Vec load(const Half* p, Mask m) {
+    if (lanes_of(m) == kLanes) return convert(p);
     Half lanes[kLanes] = {};
     __builtin_memcpy(lanes, p, sizeof(Half) * lanes_of(m));
     return convert(lanes);
   }
   template <class Half>
   void store(Half* p, Mask m) const {
+    if (lanes_of(m) == kLanes) return convert_to(p);
     Half lanes[kLanes];
     convert_to(lanes);
     __builtin_memcpy(p, lanes, sizeof(Half) * lanes_of(m));
   }
 
-  void store_biased_bytes(uint8_t* p) const {
-    const __m256i x = _mm256_cvtps_epi32(v);
+  void store_bytes(uint8_t* p, int32_t offset) const {
+    const __m256i x = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(offset));
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    const __m128i bytes = _mm_xor_si128(_mm_packs_epi16(words, words), _mm_set1_epi8(-128));
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), bytes);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
   }
 
   static Mask first_lanes(int64_t n) {
@@ -204,10 +205,12 @@ struct Vec<int32_t> {
   __m256i v;
 
   static Vec zero() { return {_mm256_setzero_si256()}; }
+  static Vec broadcast(int32_t x) { return {_mm256_set1_epi32(x)}; }
   static Vec load(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
   void store(int32_t* p) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
   friend Vec operator+(Vec a, Vec b) { return {_mm256_add_epi32(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+  friend Vec operator*(Vec a, Vec b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
   Vec<float> to_float() const { return {_mm256_cvtepi32_ps(v)}; }
 };
 

@@ -46,9 +46,10 @@ struct Vec<float> {
     _mm256_mask_storeu_epi16(p, m, _mm512_cvtepi32_epi16(rounded));
   }
 
-  void store_biased_bytes(uint8_t* p) const {
-    const __m128i bytes = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_xor_si128(bytes, _mm_set1_epi8(-128)));
+  void store_bytes(uint8_t* p, int32_t offset) const {
+    const __m512i x = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(offset));
+    const __m512i positive = _mm512_max_epi32(x, _mm512_setzero_si512());
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtusepi32_epi8(positive));
   }
 
   static Mask first_lanes(int64_t n) {
@@ -171,10 +172,12 @@ struct Vec<int32_t> {
   __m512i v;
 
   static Vec zero() { return {_mm512_setzero_si512()}; }
+  static Vec broadcast(int32_t x) { return {_mm512_set1_epi32(x)}; }
   static Vec load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
   void store(int32_t* p) const { _mm512_storeu_si512(p, v); }
   friend Vec operator+(Vec a, Vec b) { return {_mm512_add_epi32(a.v, b.v)}; }
   friend Vec operator-(Vec a, Vec b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+  friend Vec operator*(Vec a, Vec b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
   Vec<float> to_float() const { return {_mm512_cvtepi32_ps(v)}; }
 };
 

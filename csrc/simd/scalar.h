@@ -36,8 +36,11 @@ struct Vec {
     if (m) narrow(v, *p);
   }
 
-  // The nearest integers, -127 .. 127, plus 128.
-  void store_biased_bytes(uint8_t* p) const { *p = uint8_t(int(rint(v)) + 128); }
+  // The nearest integers, of magnitudes up to 255, plus an offset, within 0 .. 255.
+  void store_bytes(uint8_t* p, int32_t offset) const {
+    const int x = v == v ? int(rint(v)) + offset : 0;
+    *p = uint8_t(x < 0 ? 0 : x > 255 ? 255 : x);
+  }
 
   // Lanes below n; n may be negative or past the width.
   static Mask first_lanes(int64_t n) { return n > 0; }
@@ -81,10 +84,12 @@ struct Vec<int32_t> {
   int32_t v;
 
   static Vec zero() { return {0}; }
+  static Vec broadcast(int32_t x) { return {x}; }
   static Vec load(const int32_t* p) { return {*p}; }
   void store(int32_t* p) const { *p = v; }
   friend Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
   friend Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+  friend Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
   // To the nearest float.
   Vec<float> to_float() const { return {float(v)}; }
 };

@@ -48,7 +48,6 @@ def load(folder: str | Path, precision: str = "float32") -> Encoder:
     family = FAMILIES[model_type]
     options = family.options(config)
     weights = family.weights(folder, options["num_layers"])
-    options |= {} if precision == "float32" else {"precision": precision}
     try:
         return Encoder(**options, weights=weights, precision=precision)
     except ValueError as error:
