@@ -13,7 +13,7 @@ import numpy as np
 from reference import arithmetic_dtype, widen
 
 X86 = platform.machine() in ("x86_64", "AMD64")
-BUILT_ISAS = ("avx512_bf16", "avx512", "avx2", "scalar") if X86 else ("scalar",)
+BUILT_ISAS = ("avx512_bf16", "avx512_vnni", "avx512", "avx2", "scalar") if X86 else ("scalar",)
 
 
 def assert_same_bits(got, expected):

@@ -146,13 +146,65 @@ def gelu(x):
     return x * (1 + np.vectorize(math.erf, otypes=[x.dtype])(x / math.sqrt(2))) / 2
 
 
-ACTIVATIONS = {None: lambda x: x, "relu": relu, "gelu": gelu}
+def gelu_tanh(x):
+    return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
 
 
-def linear(x, weight, bias=None, residual=None, activation=None):
+def silu(x):
+    with np.errstate(over="ignore"):
+        return x / (1 + np.exp(-x))
+
+
+ACTIVATIONS = {
+    None: lambda x: x,
+    "relu": relu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "silu": silu,
+}
+
+
+def linear(x, weight, bias=None, residual=None, activation=None, gate_weight=None, gate_bias=None):
     y = x @ weight.T
-    y = ACTIVATIONS[activation](y if bias is None else y + bias)
+    y = y if bias is None else y + bias
+    if gate_weight is None:
+        y = ACTIVATIONS[activation](y)
+    else:
+        y = linear(x, gate_weight, gate_bias, None, activation) * y
     return y if residual is None else y + residual
+
+
+def round_to_bfloat16(x):
+    """The nearest bfloat16, ties to even, in x's dtype."""
+    bits = np.asarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return rounded.astype(np.uint32).view(np.float32).astype(x.dtype)
+
+
+def quantise_rows(x):
+    """(bytes 0 .. 255, scale, zero point) of each row, which spans its numbers and 0; float32."""
+    low, high = np.minimum(x.min(-1), 0), np.maximum(x.max(-1), 0)
+    scale = high / np.float32(255) - low / np.float32(255)
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 1e-37)
+    zero_point = np.rint(-low * inverse)
+    q = np.clip(np.rint(x * inverse[..., None]) + zero_point[..., None], 0, 255)
+    return q.astype(np.int64), scale, zero_point.astype(np.int64)
+
+
+def quantise_weight(weight):
+    """(integers -127 .. 127, scale) of each output feature."""
+    scale = np.abs(weight).max(-1) / np.float32(127)
+    safe = np.where(scale > 0, scale, 1)[:, None]
+    return np.rint(weight / safe).astype(np.int64), scale
+
+
+def int8_linear(x, weight, bias=None):
+    """The linear layer of 8-bit integers: exact sums, then float32 scales in float64."""
+    q, scale, zero_point = quantise_rows(x)
+    w, weight_scale = quantise_weight(weight)
+    sums = (q - zero_point[:, None]) @ w.T
+    y = sums * (scale[:, None] * weight_scale).astype(np.float64)
+    return y if bias is None else y + bias
 
 
 def layer_norm(x, weight=None, bias=None, residual=None, eps=1e-5):

@@ -24,7 +24,8 @@ SIZES = [
     (67, 1, 40),
     (200, 70, 30),
 ]
-ACTIVATIONS = [None, "relu", "gelu"]
+ACTIVATIONS = [None, "relu", "gelu", "gelu_tanh", "silu"]
+DIFFERENCES = ("gelu", "gelu_tanh", "silu")
 
 
 def draw(rng, sizes, dtype):
@@ -35,8 +36,8 @@ def draw(rng, sizes, dtype):
 
 def check(x, weight, *, bias=None, residual=None, activation=None, before=None):
     got = hw.Linear(weight, bias, activation=activation)(x, residual=residual)
-    # The tail of GELU is a difference of numbers of the size of what goes into it.
-    if activation == "gelu" and before is None:
+    # The tail of GELU and SiLU is a difference of numbers of the size of what goes into it.
+    if activation in DIFFERENCES and before is None:
         before = np.abs(reference.linear(x, weight, bias)).max()
     options = {"bias": bias, "residual": residual, "activation": activation}
     assert_accurate(got, reference.linear, x, weight, scale_of_errors=before, **options)
@@ -207,7 +208,7 @@ def test_special_numbers(isa, dtype, activation):
     assert np.isnan(y[0])
     assert y[1] == np.inf
     assert y[3] == 0
-    below = {None: [-np.inf], "relu": [0], "gelu": [0, np.nan]}[activation]
+    below = {None: [-np.inf], "relu": [0]}.get(activation, [0, np.nan])
     assert any(np.array_equal(y[2], b, equal_nan=True) for b in below)
     assert y[4] == pytest.approx(2 if activation != "gelu" else 2 * 0.9772498680518208, rel=1e-6)
 

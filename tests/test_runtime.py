@@ -48,8 +48,10 @@ def test_available_isas_are_those_of_the_cpu():
         flags = next(line for line in file if line.startswith("flags")).split()
     avx2 = {"avx2", "fma", "f16c"}
     avx512 = avx2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+    vnni = avx512 | {"avx512_vnni"}
     needed = {
-        "avx512_bf16": avx512 | {"avx512_bf16"},
+        "avx512_bf16": vnni | {"avx512_bf16"},
+        "avx512_vnni": vnni,
         "avx512": avx512,
         "avx2": avx2,
         "scalar": set(),

@@ -206,7 +206,7 @@ class Encoder:
             If the model type is not supported, a file is broken, or the weights do not fit the
             configuration; the message names the file and the parameter.
         """
-        from .models import load
+        from ..models import load
 
         return load(Path(folder), precision)
 

@@ -145,6 +145,7 @@ class MultiHeadAttention:
         cu_seqlens: npt.ArrayLike | None = None,
         *,
         is_causal: bool = False,
+        residual: npt.ArrayLike | None = None,
     ) -> Array:
         """Attend within each sequence.
 
@@ -156,6 +157,8 @@ class MultiHeadAttention:
             Cumulative lengths of the sequences; by default all tokens are one.
         is_causal : bool
             A token attends itself and those before it only.
+        residual : array, shape (T, E), optional
+            Added to the result.
 
         Returns
         -------
@@ -171,7 +174,8 @@ class MultiHeadAttention:
         query, key, value = self._project(hidden)
         starts = starts_of(query, cu_seqlens)
         attended = attention_varlen(query, key, value, starts, is_causal=is_causal)
-        return self.output(attended.reshape(len(query), self.output.in_features))
+        rows = attended.reshape(len(query), self.output.in_features)
+        return self.output(rows, residual=residual)
 
     def weights(
         self,
@@ -269,9 +273,9 @@ class FeedForward:
                 f"{self.hidden_size}"
             )
 
-    def __call__(self, x: npt.ArrayLike) -> Array:
-        """Return the (..., E) result for x (..., E), float32."""
-        return self.down(self.up(x))
+    def __call__(self, x: npt.ArrayLike, *, residual: npt.ArrayLike | None = None) -> Array:
+        """Return the (..., E) result for x (..., E), plus `residual`; all float32."""
+        return self.down(self.up(x), residual=residual)
 
 
 @dataclass(frozen=True)
