@@ -210,7 +210,9 @@ def test_special_numbers(isa, dtype, activation):
     assert y[3] == 0
     below = {None: [-np.inf], "relu": [0]}.get(activation, [0, np.nan])
     assert any(np.array_equal(y[2], b, equal_nan=True) for b in below)
-    assert y[4] == pytest.approx(2 if activation != "gelu" else 2 * 0.9772498680518208, rel=1e-6)
+    of_two = {"gelu": 2 * 0.9772498680518208, "silu": 1.7615941559557649}
+    of_two["gelu_tanh"] = 1.9545976940877752
+    assert y[4] == pytest.approx(of_two.get(activation, 2), rel=1e-6)
 
 
 def test_inf_minus_inf_is_nan(isa, dtype):
