@@ -215,6 +215,13 @@ def layer_norm(x, weight=None, bias=None, residual=None, eps=1e-5):
     return x if bias is None else x + bias
 
 
+def rms_norm(x, weight=None, residual=None, eps=1e-6):
+    if residual is not None:
+        x = x + residual
+    x = x / np.sqrt((x * x).mean(-1, keepdims=True) + x.dtype.type(eps))
+    return x if weight is None else x * weight
+
+
 def multi_head_attention(x, w, num_heads, is_causal=False):
     """Concat(head_1, ..., head_H) W_O for x (S, E); `w` maps names to arrays."""
     heads = {
@@ -235,7 +242,9 @@ def encoder_layer(x, w, num_heads, *, norm="post", activation="relu", eps=1e-5, 
         return multi_head_attention(y, part, num_heads, is_causal)
 
     def feed_forward(y):
-        inner = linear(y, w["feed_forward.up.weight"], w["feed_forward.up.bias"], None, activation)
+        gate = [w.get(f"feed_forward.gate.{kind}") for kind in ("weight", "bias")]
+        up = [w[f"feed_forward.up.{kind}"] for kind in ("weight", "bias")]
+        inner = linear(y, *up, None, activation, *gate)
         return linear(inner, w["feed_forward.down.weight"], w["feed_forward.down.bias"])
 
     def norm_of(y, name):

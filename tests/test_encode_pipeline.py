@@ -22,9 +22,9 @@ GOLDEN = Path(__file__).parent / "golden"
 MEAN = {"word_embedding_dimension": 12, "pooling_mode_mean_tokens": True}
 
 
-@pytest.fixture(scope="module")
-def encoder(minilm):
-    return TextEncoder.from_pretrained(minilm)
+@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
+def encoder(minilm, request):
+    return TextEncoder.from_pretrained(minilm, request.param)
 
 
 @pytest.fixture(scope="module")

@@ -150,6 +150,7 @@ CONFIGURATIONS = {
     },
     "pre_norm": {"norm": "pre", "activation": "gelu"},
     "grouped_heads": {"num_kv_heads": 2, "positions": "learned"},
+    "gated": {"gated": True, "activation": "silu", "norm": "pre"},
     "no_layers": {"num_layers": 0},
 }
 FORMULA = {"norm": "norm", "activation": "activation"}
