@@ -47,10 +47,12 @@ def test_what_an_object_calls(symbols):
     assert called
     ours = {
         "interrupt_requested",
+        "membership",
         "num_threads",
         "run_on_threads",
         "this_thread",
         "thread_workspace",
+        "wait_for",
     }
     for name in called:
         match = re.match(r"_ZN8headwise\d+([a-z_]+)E", name)

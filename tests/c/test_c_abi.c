@@ -307,46 +307,183 @@ static void interruption(void) {
 
 /* ---- linear layers and row kernels ---- */
 
+static double activated(double y, int activation) {
+  switch (activation) {
+    case HW_RELU:
+      return y > 0 ? y : 0;
+    case HW_GELU:
+      return y * (1 + erf(y / sqrt(2))) / 2;
+    case HW_GELU_TANH:
+      return y * (1 + tanh(sqrt(2 / acos(-1.0)) * (y + 0.044715 * y * y * y))) / 2;
+    case HW_SILU:
+      return y / (1 + exp(-y));
+    default:
+      return y;
+  }
+}
+
 static void linear(void) {
-  enum { M = 15, N = 70, K = 33, GAP = 3 };
-  float *x = numbers(M * (K + GAP), 1), *w = numbers(N * (K + 1), 2), *bias = numbers(N, 3);
-  float *residual = numbers(M * N, 4), *out = numbers(M * (N + GAP), 5);
-  const size_t size = hw_packed_weight_size(HW_FLOAT32, N, K);
-  CHECK(size >= N * K);
-  float* packed = malloc(size * sizeof *packed);
-  CHECK(packed != NULL);
-  OK(hw_pack_weight(HW_FLOAT32, w, K + 1, N, K, packed));
-  for (int activation = HW_IDENTITY; activation <= HW_GELU; ++activation)
-    for (int extras = 0; extras < 2; ++extras) {
-      const hw_linear_params p = {
-          .dtype = HW_FLOAT32,
-          .activation = (hw_activation)activation,
-          .rows = M,
-          .out_features = N,
-          .in_features = K,
-          .input = x,
-          .packed_weight = packed,
-          .bias = extras ? bias : NULL,
-          .residual = extras ? residual : NULL,
-          .out = out,
-          .input_stride = K + GAP,
-          .residual_stride = N,
-          .out_stride = N + GAP,
-      };
-      for (int i = 0; i < M * (N + GAP); ++i) out[i] = 77;
-      OK(hw_linear(&p));
-      for (int m = 0; m < M; ++m) {
-        for (int n = 0; n < N; ++n) {
-          double y = extras ? bias[n] : 0;
-          for (int i = 0; i < K; ++i) y += (double)x[m * (K + GAP) + i] * w[n * (K + 1) + i];
-          if (activation == HW_RELU) y = y > 0 ? y : 0;
-          if (activation == HW_GELU) y = y * (1 + erf(y / sqrt(2))) / 2;
-          check_close(out[m * (N + GAP) + n], y + (extras ? residual[m * N + n] : 0), 4e-6);
+  enum { M = 15, N = 70, K = 33, GAP = 3, PANELS = 2 };
+  const struct {
+    hw_dtype dtype;
+    double tolerance;
+    size_t bytes;
+  } kinds[] = {
+      {HW_FLOAT32, 4e-6, PANELS * 256 * K},
+      {HW_BFLOAT16, 0.05, PANELS * 256 * 17},
+      {HW_INT8, 0.08, PANELS * 256 * 9 + PANELS * 64 * 8},
+  };
+  float *x = numbers(M * (K + GAP), 1), *w = numbers(N * (K + 1), 2), *bias = numbers(2 * N, 3);
+  float *residual = numbers(M * N, 4), *out = numbers(M * (N + GAP), 5), *gate = numbers(N * (K + 1), 6);
+  for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; ++kind) {
+    const hw_dtype dtype = kinds[kind].dtype;
+    const size_t size = hw_packed_weight_size(dtype, N, K);
+    CHECK(size == kinds[kind].bytes);
+    char* packed = aligned_alloc(64, 2 * size);
+    CHECK(packed != NULL);
+    OK(hw_pack_weight(dtype, gate, K + 1, N, K, packed));
+    OK(hw_pack_weight(dtype, w, K + 1, N, K, packed + size));
+    for (int activation = HW_IDENTITY; activation <= HW_SILU; ++activation)
+      for (int extras = 0; extras < 2; ++extras)
+        for (int gated = 0; gated < 2; ++gated) {
+          const hw_linear_params p = {
+              .weight_dtype = dtype,
+              .input_dtype = HW_FLOAT32,
+              .out_dtype = HW_FLOAT32,
+              .activation = (hw_activation)activation,
+              .gated = gated,
+              .rows = M,
+              .out_features = N,
+              .in_features = K,
+              .input = x,
+              .packed_weight = packed,
+              .bias = extras ? bias : NULL,
+              .residual = extras ? residual : NULL,
+              .out = out,
+              .input_stride = K + GAP,
+              .residual_stride = N,
+              .out_stride = N + GAP,
+          };
+          for (int i = 0; i < M * (N + GAP); ++i) out[i] = 77;
+          OK(hw_linear(&p));
+          for (int m = 0; m < M; ++m) {
+            for (int n = 0; n < N; ++n) {
+              double y = extras ? bias[n] : 0, second = extras ? bias[N + n] : 0;
+              for (int i = 0; i < K; ++i) {
+                y += (double)x[m * (K + GAP) + i] * gate[n * (K + 1) + i];
+                second += (double)x[m * (K + GAP) + i] * w[n * (K + 1) + i];
+              }
+              y = activated(y, activation) * (gated ? second : 1);
+              const double scale = gated ? 1 + fabs(second) : 1;
+              check_close(out[m * (N + GAP) + n], y + (extras ? residual[m * N + n] : 0),
+                          kinds[kind].tolerance * scale);
+            }
+            for (int i = N; i < N + GAP; ++i) CHECK(out[m * (N + GAP) + i] == 77);
+          }
         }
-        for (int i = N; i < N + GAP; ++i) CHECK(out[m * (N + GAP) + i] == 77);
+    free(packed);
+  }
+  free(x), free(w), free(bias), free(residual), free(out), free(gate);
+}
+
+/* The outputs of one head lie together; the same numbers as without heads. */
+static void linear_into_heads(void) {
+  enum { M = 9, K = 20, HEADS = 5, HEAD_DIM = 13, N = HEADS * HEAD_DIM };
+  float *x = numbers(M * K, 1), *w = numbers(N * K, 2), *flat = numbers(M * N, 3), *heads = numbers(M * N, 4);
+  void* packed = aligned_alloc(64, hw_packed_weight_size(HW_FLOAT32, N, K));
+  OK(hw_pack_weight(HW_FLOAT32, w, K, N, K, packed));
+  hw_linear_params p = {
+      .weight_dtype = HW_FLOAT32,
+      .input_dtype = HW_FLOAT32,
+      .out_dtype = HW_FLOAT32,
+      .rows = M,
+      .out_features = N,
+      .in_features = K,
+      .input = x,
+      .packed_weight = packed,
+      .out = flat,
+      .input_stride = K,
+      .out_stride = N,
+  };
+  OK(hw_linear(&p));
+  p.out = heads;
+  p.out_stride = p.out_head_dim = HEAD_DIM;
+  p.out_head_stride = M * HEAD_DIM;
+  OK(hw_linear(&p));
+  for (int m = 0; m < M; ++m)
+    for (int n = 0; n < N; ++n)
+      CHECK(heads[(n / HEAD_DIM * M + m) * HEAD_DIM + n % HEAD_DIM] == flat[m * N + n]);
+  p.gated = 1;
+  INVALID(hw_linear(&p));
+  free(x), free(w), free(flat), free(heads), free(packed);
+}
+
+/* ---- a stack of encoder layers ---- */
+
+/* One layer of one head whose weights are all 0: what is left of attention and feed-forward is their biases. */
+static void encode(void) {
+  enum { E = 16, F = 24, T = 7, BATCH = 3 };
+  const hw_dtype dtypes[] = {HW_FLOAT32, HW_BFLOAT16, HW_INT8};
+  const int64_t starts[BATCH + 1] = {0, 4, 4, T};
+  float output_bias[E], down_bias[E];
+  for (int i = 0; i < E; ++i) output_bias[i] = (float)i, down_bias[i] = (float)(i * i % 7);
+  for (size_t kind = 0; kind < 3; ++kind) {
+    const size_t size = hw_packed_weight_size(dtypes[kind], 3 * E + F, E + F);
+    void* packed = aligned_alloc(64, (size + 63) / 64 * 64);
+    memset(packed, 0, size);
+    const hw_encoder_layer layer = {.projection_weight = packed,
+                                    .output_weight = packed,
+                                    .up_weight = packed,
+                                    .down_weight = packed,
+                                    .output_bias = output_bias,
+                                    .down_bias = down_bias,
+                                    .attention_norm_epsilon = 1e-5,
+                                    .feed_forward_norm_epsilon = 1e-5};
+    for (int pre_norm = 0; pre_norm < 2; ++pre_norm) {
+      float *hidden = numbers(T * E, 1), before[T * E];
+      memcpy(before, hidden, sizeof before);
+      hw_encoder_params p = {.weight_dtype = dtypes[kind],
+                             .pre_norm = pre_norm,
+                             .hidden_size = E,
+                             .intermediate_size = F,
+                             .num_heads = 1,
+                             .num_kv_heads = 1,
+                             .head_dim = E,
+                             .num_layers = 1,
+                             .layers = &layer,
+                             .batch = BATCH,
+                             .starts = starts,
+                             .hidden = hidden};
+      OK(hw_encode(&p));
+      for (int t = 0; t < T; ++t) {
+        double x[E];
+        for (int part = 0; part < 2; ++part) {
+          double mean = 0, variance = 0;
+          for (int i = 0; i < E; ++i) {
+            if (part == 0) x[i] = before[t * E + i];
+            x[i] += part ? down_bias[i] : output_bias[i];
+            mean += x[i] / E;
+          }
+          for (int i = 0; i < E; ++i) variance += (x[i] - mean) * (x[i] - mean) / E;
+          for (int i = 0; i < E && !pre_norm; ++i) x[i] = (x[i] - mean) / sqrt(variance + 1e-5);
+        }
+        for (int i = 0; i < E; ++i) check_close(hidden[t * E + i], x[i], 2e-6 * (1 + fabs(x[i])));
       }
+      p.num_layers = 0;
+      OK(hw_encode(&p));
+      p.num_layers = -1;
+      INVALID(hw_encode(&p));
+      p.num_layers = 1, p.head_dim = 0;
+      INVALID(hw_encode(&p));
+      p.head_dim = E, p.weight_dtype = HW_FLOAT64;
+      INVALID(hw_encode(&p));
+      p.weight_dtype = HW_FLOAT32, p.hidden = NULL;
+      INVALID(hw_encode(&p));
+      free(hidden);
     }
-  free(x), free(w), free(bias), free(residual), free(out), free(packed);
+    free(packed);
+  }
+  hw_trim();
 }
 
 enum { ROWS = 21, COLUMNS = 45, STRIDE = 48 };
@@ -515,7 +652,9 @@ static void invalid_others(void) {
   INVALID(hw_pack_weight((hw_dtype)7, x, 8, 2, 8, packed));
   INVALID(hw_pack_weight(HW_FLOAT32, x, 8, -1, 8, packed));
   OK(hw_pack_weight(HW_FLOAT32, x, 8, 2, 8, packed));
-  const hw_linear_params linear = {.dtype = HW_FLOAT32,
+  const hw_linear_params linear = {.weight_dtype = HW_FLOAT32,
+                                   .input_dtype = HW_FLOAT32,
+                                   .out_dtype = HW_FLOAT32,
                                    .rows = 2,
                                    .out_features = 2,
                                    .in_features = 8,
@@ -530,7 +669,13 @@ static void invalid_others(void) {
   INVALID(hw_linear(&l));
   l = linear, l.rows = -1;
   INVALID(hw_linear(&l));
-  l = linear, l.dtype = (hw_dtype)-1;
+  l = linear, l.weight_dtype = (hw_dtype)-1;
+  INVALID(hw_linear(&l));
+  l = linear, l.out_dtype = HW_BFLOAT16;
+  INVALID(hw_linear(&l));
+  l = linear, l.weight_dtype = HW_INT8, l.in_features = HEADWISE_MAX_INT8_FEATURES + 1;
+  INVALID(hw_linear(&l));
+  l = linear, l.gated = 1, l.residual = l.out;
   INVALID(hw_linear(&l));
   l = linear, l.rows = 0;
   OK(hw_linear(&l));
@@ -579,7 +724,9 @@ static void null_pointers(void) {
   INVALID(hw_attention(&a));
   a = dense(x, x, x, NULL);
   INVALID(hw_attention(&a));
-  const hw_linear_params l = {.dtype = HW_FLOAT32,
+  const hw_linear_params l = {.weight_dtype = HW_FLOAT32,
+                              .input_dtype = HW_FLOAT32,
+                              .out_dtype = HW_FLOAT32,
                               .rows = 2,
                               .out_features = 2,
                               .in_features = 8,
@@ -632,6 +779,8 @@ static const struct {
     {"attention_16_bits", attention_16_bits},
     {"interruption", interruption},
     {"linear", linear},
+    {"linear_into_heads", linear_into_heads},
+    {"encode", encode},
     {"softmax", softmax},
     {"layer_norm", layer_norm},
     {"embed", embed},
