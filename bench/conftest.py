@@ -6,6 +6,8 @@ fraction of what ``headwise.peak()`` measured in the same run, as no time means 
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from peers import Unavailable
 
@@ -22,9 +24,14 @@ def pytest_pyfunc_call():
         pytest.skip(str(reason))
 
 
+@cache
+def machine_peak():
+    return hw.peak(0.5)
+
+
 @pytest.fixture(scope="session")
 def peak():
-    return hw.peak(0.5)
+    return machine_peak()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -68,7 +75,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "version": hw.__version__,
         "isa": hw.active_isa(),
         "threads": hw.get_num_threads(),
-        "peak": hw.peak()._asdict(),
+        "peak": machine_peak()._asdict(),
     }
 
 
@@ -79,7 +86,7 @@ def pytest_terminal_summary(terminalreporter, config):
         return
     terminalreporter.section("rates")
     terminalreporter.write_line(
-        f"{hw.active_isa()}, {hw.get_num_threads()} threads; peak {describe(hw.peak())}"
+        f"{hw.active_isa()}, {hw.get_num_threads()} threads; peak {describe(machine_peak())}"
     )
     groups = {}  # library (or the test, where it is headwise's alone) to median, by group
     for run in runs:

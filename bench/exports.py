@@ -40,8 +40,8 @@ def _path(folder: Path, name: str) -> Path:
 def onnx(folder: Path) -> Path:
     """Export a BERT, from token ids and mask to hidden states, by torch.
 
-    Attention is exported as its plain products and softmax: from torch's fused function
-    onnxruntime is 15 to 25 % slower and OpenVINO up to 25 %.
+    Attention is exported as its plain products and softmax: with that of torch's fused function
+    both libraries are up to a quarter slower on long texts.
     """
     path = _path(folder, "plain.onnx")
     if path.is_file():

@@ -22,7 +22,7 @@ from texts import CALIBRATION
 
 import headwise as hw
 
-# onnxruntime's fused model is the faster one at one text, the plain one at many.
+# Which of onnxruntime's models is the faster depends on the texts: both are measured.
 ONNXRUNTIME = ("onnxruntime", "onnxruntime-fused")
 TEXT_ENCODERS = {
     "float32": ("headwise", *ONNXRUNTIME, "openvino", "sentence-transformers", "numpy"),
