@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ml_dtypes
 import numpy as np
-import peers
+import peers_attention
 import pytest
 
 import headwise as hw
@@ -41,16 +41,16 @@ def draw(shape):
     return q, *(rng.standard_normal((B, Hkv, Sk, D), np.float32) for _ in "kv")
 
 
-@pytest.mark.parametrize("library", peers.ATTENTION)
+@pytest.mark.parametrize("library", peers_attention.ATTENTION)
 @pytest.mark.parametrize("case", CASES, ids=name)
 def bench_attention(measure, case, library, benchmark):
     (B, Hq, Hkv, Sq, Sk, D), dtype, causal = case
     benchmark.group = f"attention {name(case)}"
     q, k, v = draw(case[0])
-    call = peers.attention(library, dtype, q, k, v, causal)
+    call = peers_attention.attention(library, dtype, q, k, v, causal)
 
     last = slice(-64, None)  # of the queries: causal or not, those that attend most
-    expected = peers.numpy_attention(q[:1, :, last], k[:1], v[:1], causal)
+    expected = peers_attention.numpy_attention(q[:1, :, last], k[:1], v[:1], causal)
     got = call()
     got = np.asarray(got.float() if hasattr(got, "float") else got)[:1, :, last].astype(np.float32)
     tolerance = 2e-5 if dtype == "float32" else 2e-2

@@ -1,62 +1,64 @@
-"""all-MiniLM-L6-v2: texts a second, headwise and peers with sorted batches of 32."""
+"""Encoders in every precision: all-MiniLM-L6-v2 on texts, BERT-base on a batch of token ids."""
 
 from __future__ import annotations
 
-import random
-import sys
 from functools import cache
-from pathlib import Path
 
+import models
 import numpy as np
-import peers
+import peers_encoder
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-
-from fetch_minilm import fetch
-
-import headwise as hw
-
-WORDS = """
-the of and in to was a is for on as with by he that at from his it an were are which this also be
-has or had first one their its new after but who not they have two her she been other when there
-all during into school time may years more most only over city some world would where later up such
-used many can state about national out known university united then made house
-""".split()  # noqa: SIM905
+from peers_encoder import check
+from texts import SETS
 
 
-def texts(count, low, high, seed):
-    rng = random.Random(seed)
-    return [" ".join(rng.choices(WORDS, k=rng.randint(low, high))) for _ in range(count)]
-
-
-SETS = {
-    "one short": texts(1, 10, 10, 0),
-    "256 short": texts(256, 5, 15, 1),
-    "512 mixed": texts(384, 5, 30, 2) + texts(128, 30, 200, 3),
-    "64 long": texts(64, 220, 230, 4),
-}
+def cases(libraries):
+    return [(precision, library) for precision in libraries for library in libraries[precision]]
 
 
 @cache
-def encoder(library):
-    return peers.encoder(library, fetch())
+def minilm(library, precision):
+    return peers_encoder.text_encoder(library, precision, models.minilm())
 
 
-@pytest.mark.parametrize("library", peers.ENCODERS)
+@cache
+def minilm_vectors(name, step):
+    return minilm("headwise", "float32")(SETS[name][::step])
+
+
+@pytest.mark.parametrize(("precision", "library"), cases(peers_encoder.TEXT_ENCODERS))
 @pytest.mark.parametrize("name", SETS)
-def bench_minilm(measure, name, library, benchmark):
-    benchmark.group = f"MiniLM, {name}"
-    encode = encoder(library)
-    tolerance = 5e-3 if library == "numpy" else 2e-6  # NumPy's GELU is the tanh one
-    np.testing.assert_allclose(encode(SETS[name]), encoder("headwise")(SETS[name]), atol=tolerance)
-    ids, starts = text_encoder().tokenize(SETS[name])
-    lengths = np.diff(starts).astype(float)
-    # Of the real tokens: linear layers 2 x 10.6 million each, attention 4 x 384 a pair, six layers.
-    flops = 2 * 10_616_832 * len(ids) + 6 * 4 * 384 * (lengths**2).sum()
-    measure(lambda: encode(SETS[name]), flops=flops, texts=len(SETS[name]))
+def bench_minilm(measure, name, precision, library, benchmark):
+    benchmark.group = f"MiniLM {precision}, {name}"
+    step = 32 if benchmark.disabled else 1  # untimed, a few texts will do
+    texts, encode = SETS[name][::step], minilm(library, precision)
+    lowest = check(library, precision, encode(texts), minilm_vectors(name, step), atol=2e-6)
+    benchmark.extra_info["lowest cosine"] = lowest
+    lengths = [len(ids) for ids in peers_encoder.tokenizer(models.minilm())(texts)]
+    flops = models.flops(models.minilm(), lengths)
+    measure(lambda: encode(texts), flops=flops, texts=len(texts), dtype=precision)
+
+
+def bert_base(library, precision, batch):
+    return peers_encoder.hidden_states(library, precision, models.bert_base(), iter([batch]))
 
 
 @cache
-def text_encoder():
-    return hw.TextEncoder.from_pretrained(fetch())
+def bert_base_batch(sequences):
+    """Return ids and mask, and what headwise makes of them in float32."""
+    ids = np.random.default_rng(1).integers(models.BERT_BASE["vocab_size"], size=(sequences, 128))
+    batch = ids, np.ones_like(ids)
+    return batch, bert_base("headwise", "float32", batch)(*batch)
+
+
+@pytest.mark.parametrize(("precision", "library"), cases(peers_encoder.ENCODERS))
+def bench_bert_base(measure, precision, library, benchmark):
+    """Weights are random, as before training: only the time means something."""
+    benchmark.group = f"BERT-base {precision}, 16 x 128 tokens"
+    batch, expected = bert_base_batch(1 if benchmark.disabled else 16)
+    run = bert_base(library, precision, batch)
+    benchmark.extra_info["lowest cosine"] = check(
+        library, precision, run(*batch), expected, atol=2e-5
+    )
+    flops = models.flops(models.bert_base(), [batch[0].shape[1]] * len(batch[0]))
+    measure(lambda: run(*batch), flops=flops, dtype=precision)

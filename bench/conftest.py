@@ -6,22 +6,42 @@ fraction of what ``headwise.peak()`` measured in the same run, as no time means 
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
+from peers import Unavailable
 
 import headwise as hw
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
 
-@pytest.fixture(scope="session")
-def peak():
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call():
+    try:
+        return (yield)
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+
+
+@cache
+def machine_peak():
     return hw.peak(0.5)
 
 
+@pytest.fixture(scope="session")
+def peak():
+    return machine_peak()
+
+
 @pytest.fixture(autouse=True, scope="session")
-def equal_threads():
-    """Give NumPy's BLAS (and any other library that threadpoolctl knows) headwise's threads."""
-    with threadpoolctl.threadpool_limits(hw.get_num_threads()):
+def equal_threads(request):
+    """Give NumPy's BLAS (and any other library that threadpoolctl knows) headwise's threads.
+
+    Untimed it gets one: on a busy machine its threads wait for each other in every small product.
+    """
+    untimed = request.config.getoption("benchmark_disable")
+    with threadpoolctl.threadpool_limits(1 if untimed else hw.get_num_threads()):
         yield
 
 
@@ -55,7 +75,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "version": hw.__version__,
         "isa": hw.active_isa(),
         "threads": hw.get_num_threads(),
-        "peak": hw.peak()._asdict(),
+        "peak": machine_peak()._asdict(),
     }
 
 
@@ -64,23 +84,38 @@ def pytest_terminal_summary(terminalreporter, config):
     runs = [b for b in session.benchmarks if b.extra_info] if session else []
     if not runs:
         return
-    machine = hw.peak()
     terminalreporter.section("rates")
     terminalreporter.write_line(
-        f"{hw.active_isa()}, {hw.get_num_threads()} threads; peak {machine.float32:.0f} GFLOP/s "
-        f"float32, {machine.bfloat16:.0f} bfloat16, {machine.read:.0f} GB/s read"
+        f"{hw.active_isa()}, {hw.get_num_threads()} threads; peak {describe(machine_peak())}"
     )
-    medians = {}  # of headwise, by group
+    groups = {}  # library (or the test, where it is headwise's alone) to median, by group
     for run in runs:
-        if run.params and run.params.get("library") == "headwise":
-            medians[run.group] = run.stats.median
+        libraries = groups.setdefault(run.group, {})
+        libraries[(run.params or {}).get("library", run.name)] = run.stats.median
     for run in runs:
-        rates = (
-            f"{name} {value:.1%}" if name.startswith("of ") else f"{value:.1f} {name}"
-            for name, value in run.extra_info.items()
-        )
-        ours = medians.get(run.group)
+        rates = [rate(name, value) for name, value in run.extra_info.items()]
+        ours = groups[run.group].get("headwise")
         ratio = f"  headwise is {run.stats.median / ours:.2f} x" if ours else ""
         terminalreporter.write_line(
             f"{run.name:75} {run.stats.median * 1e6:12.1f} us  {', '.join(rates)}{ratio}"
         )
+    terminalreporter.section("headwise and the fastest peer")
+    for group, medians in groups.items():
+        ours = medians.pop("headwise", None)
+        if ours and medians:
+            peer = min(medians, key=medians.get)
+            terminalreporter.write_line(f"{group:60} {medians[peer] / ours:5.2f} x {peer}")
+
+
+def describe(peak):
+    """Return the peak, a number for each precision that this version measures."""
+    *rates, (_, read) = peak._asdict().items()
+    return ", ".join(f"{name} {value:.0f} G/s" for name, value in rates) + f", read {read:.0f} GB/s"
+
+
+def rate(name, value):
+    if name.startswith("of "):
+        return f"{name} {value:.1%}"
+    if name == "lowest cosine":
+        return f"{name} {value:.5f}"
+    return f"{value:.1f} {name}"
