@@ -235,8 +235,8 @@ hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops) {
   if (!(is_dtype(dtype) || dtype == HW_BFLOAT16 || dtype == HW_INT8) || !(seconds > 0)) return HW_INVALID_ARGUMENT;
   *gflops = 1e-9 * measure(seconds, [&](int) {
               double sink[8] = {};
-              if (dtype == HW_BFLOAT16) return kernels->bf16.probe(200000, sink);
-              if (dtype == HW_INT8) return kernels->int8.probe(200000, sink);
+              if (dtype == HW_BFLOAT16) return kernels->reduced.bf16.probe(200000, sink);
+              if (dtype == HW_INT8) return kernels->reduced.int8.probe(200000, sink);
               return kernels->probe(dtype, 200000, sink);
             });
   return HW_OK;

@@ -24,8 +24,8 @@ const std::vector<Isa>& available_isas() {
 #if defined(__x86_64__)
     const CpuFeatures cpu = detect_cpu();
     KernelTable vnni = kernels_avx512, bf16 = kernels_avx512;
-    vnni.int8 = bf16.int8 = kernels_avx512_vnni;
-    bf16.bf16 = kernels_avx512_bf16;
+    vnni.reduced.int8 = kernels_avx512_vnni;
+    bf16.reduced = kernels_avx512_bf16;
     if (cpu.avx512_bf16) isas.push_back({"avx512_bf16", bf16});
     if (cpu.avx512_vnni) isas.push_back({"avx512_vnni", vnni});
     if (cpu.avx512) isas.push_back({"avx512", kernels_avx512});

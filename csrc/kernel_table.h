@@ -18,6 +18,11 @@ struct Int8Kernels {
   double (*probe)(int64_t iterations, void* sink);
 };
 
+struct ReducedKernels {
+  Bf16Kernels bf16;
+  Int8Kernels int8;
+};
+
 struct KernelTable {
   hw_status (*attention)(const hw_attention_params&);  // all dtypes, 16-bit ones by widening
   hw_status (*attention_weights)(const hw_attention_params&);
@@ -29,14 +34,14 @@ struct KernelTable {
   hw_status (*pool)(const hw_pool_params&);
   double (*probe)(hw_dtype, int64_t iterations, void* sink);
   float (*read_probe)(const float*, int64_t);
-  Bf16Kernels bf16;
-  Int8Kernels int8;
+  ReducedKernels reduced;
 
   hw_status attend(const hw_attention_params& a) const {
-    return a.dtype == HW_BFLOAT16 ? bf16.attention(a) : attention(a);
+    return a.dtype == HW_BFLOAT16 ? reduced.bf16.attention(a) : attention(a);
   }
   hw_status multiply(const hw_linear_params& a) const {
-    return a.weight_dtype == HW_BFLOAT16 ? bf16.linear(a) : a.weight_dtype == HW_INT8 ? int8.linear(a) : linear(a);
+    if (a.weight_dtype == HW_BFLOAT16) return reduced.bf16.linear(a);
+    return a.weight_dtype == HW_INT8 ? reduced.int8.linear(a) : linear(a);
   }
 };
 
@@ -44,6 +49,6 @@ extern const KernelTable kernels_scalar;
 extern const KernelTable kernels_avx2;
 extern const KernelTable kernels_avx512;
 extern const Int8Kernels kernels_avx512_vnni;
-extern const Bf16Kernels kernels_avx512_bf16;
+extern const ReducedKernels kernels_avx512_bf16;  // on both instructions
 
 }  // namespace headwise

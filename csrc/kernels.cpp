@@ -54,6 +54,5 @@ const headwise::KernelTable headwise::HEADWISE_ISA_TABLE = {
     pool,
     run_probe,
     read_probe,
-    {run_attention, linear<bf16_pair>, run_float_probe},
-    {linear<int8_quad>, run_float_probe},
+    {{run_attention, linear<bf16_pair>, run_float_probe}, {linear<int8_quad>, run_float_probe}},
 };

@@ -19,36 +19,31 @@ void layer_norm_row(const hw_layer_norm_params& a, i64 m) {
   const T* bias = static_cast<const T*>(a.bias);
   T* out = static_cast<T*>(a.out) + m * a.out_stride;
 
-  // pass 1: x + residual, and its mean.
+  // pass 1: the mean of x + residual, which is kept in the output.
   const i64 vectors = ceil_div(n, W);
-  const auto added = [&](i64 vector) {
-    const i64 i = vector * W;
-    const auto inside = V::first_lanes(n - i);
-    V v = V::load(x + i, inside);
-    if (residual) v = v + V::load(residual + i, inside);
-    v.store(out + i, inside);
-    return v;
-  };
-  const T sum = pairwise_sum<V>(0, vectors, added).sum();
-  const V mean = V::broadcast(a.rms ? T(0) : sum / T(n));
+  const T* added = x;
+  if (residual) {
+    for (i64 i = 0; i < n; i += W)
+      store_to_row(load_of_row<V>(x, i, n) + load_of_row<V>(residual, i, n), out, i, n);
+    added = out;
+  }
+  const auto number = [&](i64 v) HEADWISE_INLINE_LAMBDA { return load_of_row<V>(added, v * W, n); };
+  const V mean = V::broadcast(a.rms ? T(0) : pairwise_sum<V>(0, vectors, number).sum() / T(n));
 
   // pass 2: the variance about the mean; E[x^2] - mean^2 would cancel.
-  const auto squared = [&](i64 vector) {
-    const i64 i = vector * W;
-    const auto inside = V::first_lanes(n - i);
-    const V d = V::select(inside, V::load(out + i, inside) - mean, V::zero());
-    return d * d;
+  const auto squared = [&](i64 v) HEADWISE_INLINE_LAMBDA {
+    const V d = number(v) - mean;
+    return n - v * W >= W ? d * d : V::select(V::first_lanes(n - v * W), d * d, V::zero());
   };
   const T variance = pairwise_sum<V>(0, vectors, squared).sum() / T(n);
   const V scale = V::broadcast(T(1) / T(sqrt(double(variance) + a.epsilon)));
 
   // pass 3: normalise.
   for (i64 i = 0; i < n; i += W) {
-    const auto inside = V::first_lanes(n - i);
-    V v = (V::load(out + i, inside) - mean) * scale;
-    const V shift = bias ? V::load(bias + i, inside) : V::zero();
-    v = weight ? V::fma(v, V::load(weight + i, inside), shift) : v + shift;
-    v.store(out + i, inside);
+    V v = (number(i / W) - mean) * scale;
+    const V shift = bias ? load_of_row<V>(bias, i, n) : V::zero();
+    v = weight ? V::fma(v, load_of_row<V>(weight, i, n), shift) : v + shift;
+    store_to_row(v, out, i, n);
   }
 }
 

@@ -25,6 +25,10 @@ struct Gelu {
     return Vec<T>::fma(half, erf(x * Vec<T>::broadcast(T(0.70710678118654752440))), half);
   }
 };
+// The same for layers whose factors are rounded to 9 bits and less.
+struct CoarseGelu {
+  static HEADWISE_INLINE Vec<float> apply(Vec<float> x) { return x * coarse_normal_cdf(x); }
+};
 // x / (1 + e^-x) (Elfwing, Uchibe and Doya, 2017).
 struct Silu {
   template <class T>
@@ -136,7 +140,10 @@ void finish_tile(const hw_linear_params& a, const SumTile<E>& tile) {
     case HW_RELU:
       return finish_as<Relu>(a, tile);
     case HW_GELU:
-      return finish_as<Gelu>(a, tile);
+      if constexpr (Element<E>::kNumbers > 1)
+        return finish_as<CoarseGelu>(a, tile);
+      else
+        return finish_as<Gelu>(a, tile);
     case HW_GELU_TANH:
       return finish_as<GeluTanh>(a, tile);
     case HW_SILU:

@@ -5,6 +5,7 @@
 
 #include "../packed_weight.h"
 #include "arena.h"
+#include "rows.h"
 #include "tile.h"
 
 namespace {
@@ -15,12 +16,15 @@ struct RowScale {
   int32_t zero_point;
 };
 
-// Numbers i .. i + W - 1 of a row of n, 0 past its end; float32 or bfloat16.
-HEADWISE_INLINE Vec<float> load_input(const hw_linear_params& a, i64 row, i64 i) {
-  const auto inside = Vec<float>::first_lanes(a.in_features - i);
-  const i64 at = row * a.input_stride + i;
-  return a.input_dtype == HW_BFLOAT16 ? Vec<float>::load(static_cast<const bf16*>(a.input) + at, inside)
-                                      : Vec<float>::load(static_cast<const float*>(a.input) + at, inside);
+// row(pointer to its numbers) for rows begin .. end - 1, of float32 or bfloat16.
+template <class Row>
+HEADWISE_INLINE void for_each_input(const hw_linear_params& a, i64 begin, i64 end, Row&& row) {
+  for (i64 m = begin; m < end; ++m) {
+    if (a.input_dtype == HW_BFLOAT16)
+      row(m, static_cast<const bf16*>(a.input) + m * a.input_stride);
+    else
+      row(m, static_cast<const float*>(a.input) + m * a.input_stride);
+  }
 }
 
 template <class E>
@@ -51,9 +55,12 @@ class LinearInput<bf16_pair> {
 
   void read(i64 begin, i64 end) {
     begin_ = begin;
-    for (i64 m = begin; !in_place_ && m < end; ++m)
+    if (in_place_) return;
+    for_each_input(a_, begin, end, [&](i64 m, const auto* x) {
+      bf16* to = rounded_ + (m - begin) * row_;
       for (i64 i = 0; i < row_; i += V::kLanes)
-        load_input(a_, m, i).store(rounded_ + (m - begin) * row_ + i, V::first_lanes(V::kLanes));
+        load_of_row<V>(x, i, a_.in_features).store(to + i, V::first_lanes(V::kLanes));
+    });
   }
   Factor<bf16_pair> rows() const {
     const bf16* first = in_place_ ? static_cast<const bf16*>(a_.input) + begin_ * a_.input_stride : rounded_;
@@ -83,14 +90,14 @@ class LinearInput<int8_quad> {
         scales_(arena.take<RowScale>(rows)) {}
 
   void read(i64 begin, i64 end) {
-    for (i64 m = begin; m < end; ++m) {
+    for_each_input(a_, begin, end, [&](i64 m, const auto* x) {
       // pass 1: the ends of the row, and NaN if a number is not finite.
       V least = V::zero(), most = V::zero(), finite = V::zero();
       for (i64 i = 0; i < a_.in_features; i += V::kLanes) {
-        const V x = load_input(a_, m, i);
-        least = V::min(x, least);
-        most = V::max(x, most);
-        finite = V::fma(x, V::zero(), finite);
+        const V v = load_of_row<V>(x, i, a_.in_features);
+        least = V::min(v, least);
+        most = V::max(v, most);
+        finite = V::fma(v, V::zero(), finite);
       }
       const float low = -(V::zero() - least).largest(), scale = most.largest() / 255 - low / 255;
       const bool usable = scale > 1e-37f;  // its inverse would be infinite
@@ -98,9 +105,10 @@ class LinearInput<int8_quad> {
       const int32_t zero_point = usable ? int32_t(rintf(-low * inverse)) : 0;
       scales_[m - begin] = {(usable ? scale : 0) + finite.sum(), zero_point};
       // pass 2: the bytes.
+      uint8_t* to = bytes_ + (m - begin) * row_;
       for (i64 i = 0; i < row_; i += V::kLanes)
-        (load_input(a_, m, i) * V::broadcast(inverse)).store_bytes(bytes_ + (m - begin) * row_ + i, zero_point);
-    }
+        (load_of_row<V>(x, i, a_.in_features) * V::broadcast(inverse)).store_bytes(to + i, zero_point);
+    });
   }
   Factor<int8_quad> rows() const { return {reinterpret_cast<const int8_quad*>(bytes_), row_, 1}; }
   const RowScale* scales() const { return scales_; }

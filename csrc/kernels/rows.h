@@ -16,17 +16,35 @@ hw_status for_each_row(i64 rows, i64 columns, double flops_per_element, F&& f) {
   });
 }
 
-// f(begin) + f(begin + 1) + ... + f(end - 1), vectors, by halves: rounding grows with the logarithm of
-// the length, on one lane as on sixteen.
+// Vector i .. of a row of n numbers, 0 past its end; most are whole, and need no mask to be made.
+template <class V, class Number>
+HEADWISE_INLINE V load_of_row(const Number* row, i64 i, i64 n) {
+  return n - i >= V::kLanes ? V::load(row + i, V::first_lanes(V::kLanes)) : V::load(row + i, V::first_lanes(n - i));
+}
+template <class V, class Number>
+HEADWISE_INLINE void store_to_row(V x, Number* row, i64 i, i64 n) {
+  if (n - i >= V::kLanes)
+    x.store(row + i, V::first_lanes(V::kLanes));
+  else
+    x.store(row + i, V::first_lanes(n - i));
+}
+
+// f(begin) + f(begin + 1) + ... + f(end - 1), vectors, by halves and quarters: rounding grows with the
+// logarithm of the length, on one lane as on sixteen.
+template <class V, class F>
+HEADWISE_INLINE V sum_of_few(i64 begin, i64 end, F&& f) {
+  V sum[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+  i64 i = begin;
+  for (; i + 4 <= end; i += 4) unroll<4>([&](auto j) HEADWISE_INLINE_LAMBDA { sum[j] = sum[j] + f(i + j); });
+  for (; i < end; ++i) sum[0] = sum[0] + f(i);
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
 template <class V, class F>
 V pairwise_sum(i64 begin, i64 end, F&& f) {
-  if (end - begin > 16) {
-    const i64 middle = begin + (end - begin) / 2;
-    return pairwise_sum<V>(begin, middle, f) + pairwise_sum<V>(middle, end, f);
-  }
-  V sum = V::zero();
-  for (i64 i = begin; i < end; ++i) sum = sum + f(i);
-  return sum;
+  constexpr i64 kFew = 32;
+  if (end - begin <= kFew) return sum_of_few<V>(begin, end, f);
+  const i64 middle = begin + (end - begin) / 2;
+  return pairwise_sum<V>(begin, middle, f) + pairwise_sum<V>(middle, end, f);
 }
 
 }  // namespace

@@ -37,6 +37,9 @@ struct Vec<float> {
     _mm256_mask_storeu_epi16(p, m, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }
   void store(bf16* p, Mask m) const {
+#ifdef __AVX512BF16__
+    _mm256_mask_storeu_epi16(p, m, reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)));
+#else
     const __m512i x = _mm512_castps_si512(v), high = _mm512_srli_epi32(x, 16);
     const __m512i even = _mm512_and_si512(high, _mm512_set1_epi32(1));
     __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(x, _mm512_set1_epi32(0x7fff)), even);
@@ -44,6 +47,7 @@ struct Vec<float> {
     const __m512i quiet = _mm512_or_si512(high, _mm512_set1_epi32(0x40));
     rounded = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), rounded, quiet);
     _mm256_mask_storeu_epi16(p, m, _mm512_cvtepi32_epi16(rounded));
+#endif
   }
 
   void store_bytes(uint8_t* p, int32_t offset) const {

@@ -14,6 +14,7 @@
 
 #if defined(HEADWISE_ISA_AVX512_BF16)
 #include "avx512_bf16.h"
+#include "avx512_vnni.h"
 #elif defined(HEADWISE_ISA_AVX512_VNNI)
 #include "avx512_vnni.h"
 #elif defined(HEADWISE_ISA_AVX512)
