@@ -42,7 +42,6 @@ class LinearBlock {
     const auto* weight = reinterpret_cast<const E*>(packed + panel * layout_.panel_bytes());
     const auto* bias = static_cast<const typename Element<E>::Real*>(a_.bias);
     if (bias) bias += half * a_.out_features;
-    const ColumnScales<E> scales(layout_, packed);
     for (i64 column = 0; column < kLanes; column += kColumns) {
       const i64 first = panel * kLanes + column;
       if (first >= a_.out_features) return;
@@ -54,7 +53,7 @@ class LinearBlock {
               unroll<C>(
                   [&](auto c) HEADWISE_INLINE_LAMBDA { sum[r][c].store(tile_ + (r * C + c) * Sum::kLanes); });
             });
-            finish({tile_, begin_ + row, R, first, input_.scales() + row, scales, bias});
+            finish({tile_, begin_ + row, R, first, input_.scales() + row, layout_, packed, bias});
           });
     }
   }

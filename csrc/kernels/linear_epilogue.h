@@ -48,54 +48,73 @@ struct GeluTanh {
   }
 };
 
-// The factor of each column that turns integer sums into numbers; other sums are what they are.
-template <class E>
-struct ColumnScales {
-  ColumnScales(const PackedWeight&, const void*) {}
-  HEADWISE_INLINE auto operator()(typename Vec<E>::Sum sum, i64, const RowScale*) const { return sum; }
-};
-template <>
-struct ColumnScales<int8_quad> {
-  const float* scales;
-  const int32_t* weight_sums;
-
-  ColumnScales(const PackedWeight& layout, const void* packed)
-      : scales(layout.scales(packed)), weight_sums(layout.weight_sums(packed)) {}
-  // scale_m scale_n sum((byte - zero_point) q) = scale_m scale_n (sum(byte q) - zero_point sum(q)).
-  HEADWISE_INLINE Vec<float> operator()(Vec<int32_t> sum, i64 n, const RowScale* row) const {
-    const Vec<int32_t> shift = Vec<int32_t>::broadcast(row->zero_point) * Vec<int32_t>::load(weight_sums + n);
-    return (sum - shift).to_float() * (Vec<float>::broadcast(row->scale) * Vec<float>::load(scales + n));
-  }
-};
-
-// Some rows of sums, [rows][kMaxTileVectors vectors], and what belongs to their columns.
+// Some rows of sums, [rows][kMaxTileVectors vectors], and what belongs to them.
 template <class E>
 struct SumTile {
   const typename Element<E>::Sum* sums;
   i64 first_row, rows, first_column;
   const RowScale* row_scales;
-  ColumnScales<E> scales;
+  const PackedWeight& layout;
+  const void* packed;
   const typename Element<E>::Real* bias;
+};
+
+// What turns sums of a vector of columns into numbers: nothing, if they are numbers.
+template <class E>
+struct ColumnScale {
+  ColumnScale(const SumTile<E>&, i64) {}
+  HEADWISE_INLINE auto apply(typename Vec<E>::Sum sum, const RowScale*) const { return sum; }
+};
+template <>
+struct ColumnScale<int8_quad> {
+  Vec<float> scale;
+  Vec<int32_t> weight_sum;
+
+  ColumnScale(const SumTile<int8_quad>& tile, i64 n)
+      : scale(Vec<float>::load(tile.layout.scales(tile.packed) + n)),
+        weight_sum(Vec<int32_t>::load(tile.layout.weight_sums(tile.packed) + n)) {}
+  // scale_m scale_n sum((byte - zero_point) q) = scale_m scale_n (sum(byte q) - zero_point sum(q)).
+  HEADWISE_INLINE Vec<float> apply(Vec<int32_t> sum, const RowScale* row) const {
+    const Vec<int32_t> exact = sum - Vec<int32_t>::broadcast(row->zero_point) * weight_sum;
+    return exact.to_float() * (Vec<float>::broadcast(row->scale) * scale);
+  }
 };
 
 inline void put_number(float x, float& out) { out = x; }
 inline void put_number(double x, double& out) { out = x; }
 inline void put_number(float x, bf16& out) { narrow(x, out); }
 
-// Writes outputs n, n + 1, ... of row m; split into heads, each goes to its head's rows.
-template <class V, class Number>
-HEADWISE_INLINE void write_outputs(const hw_linear_params& a, V y, i64 m, i64 n) {
-  Number* row = static_cast<Number*>(a.out) + m * a.out_stride;
-  const i64 count = min_of(i64(V::kLanes), a.out_features - n);
-  if (a.out_head_dim == 0) return y.store(row + n, V::first_lanes(count));
-  const i64 column = n % a.out_head_dim;
-  if (column + count <= a.out_head_dim)
-    return y.store(row + n / a.out_head_dim * a.out_head_stride + column, V::first_lanes(count));
-  decltype(y.sum()) lanes[V::kLanes];
-  y.store(lanes);
-  for (i64 i = 0; i < count; ++i)
-    put_number(lanes[i], row[(n + i) / a.out_head_dim * a.out_head_stride + (n + i) % a.out_head_dim]);
-}
+// Where outputs n, n + 1, ... of the rows go; split into heads, each goes to its head's rows.
+template <class Number>
+class OutputColumns {
+ public:
+  OutputColumns(const hw_linear_params& a, i64 n, i64 count)
+      : head_dim_(a.out_head_dim), head_stride_(a.out_head_stride), row_stride_(a.out_stride), n_(n), count_(count) {
+    Number* out = static_cast<Number*>(a.out);
+    const i64 head = head_dim_ ? n / head_dim_ : 0, column = n - head * head_dim_;
+    straddles_ = head_dim_ && column + count > head_dim_;
+    start_ = straddles_ ? out : out + head * head_stride_ + column;
+  }
+
+  template <class V>
+  HEADWISE_INLINE V load(i64 m, typename V::Mask inside) const {
+    return V::load(start_ + m * row_stride_, inside);
+  }
+  template <class V>
+  HEADWISE_INLINE void store(V y, i64 m, typename V::Mask inside) const {
+    if (!straddles_) return y.store(start_ + m * row_stride_, inside);
+    decltype(y.sum()) lanes[V::kLanes];
+    y.store(lanes);
+    for (i64 i = 0; i < count_; ++i)
+      put_number(lanes[i],
+                 start_[(n_ + i) / head_dim_ * head_stride_ + m * row_stride_ + (n_ + i) % head_dim_]);
+  }
+
+ private:
+  i64 head_dim_, head_stride_, row_stride_, n_, count_;
+  bool straddles_;
+  Number* start_;
+};
 
 // The second half of a gated layer: y times the first half, which is in the output, plus the residual.
 struct Gate {};
@@ -104,23 +123,29 @@ template <class Activation, class Number, class E>
 HEADWISE_NOINLINE void finish_rows(const hw_linear_params& a, const SumTile<E>& tile) {
   using T = typename Element<E>::Real;
   using V = Vec<T>;
+  using Sum = typename Vec<E>::Sum;
   constexpr bool kGate = __is_same(Activation, Gate);
-  const T* residual = a.gated && !kGate ? nullptr : static_cast<const T*>(a.residual);
+  const i64 rows = tile.rows, residual_stride = a.residual_stride;
   for (i64 c = 0; c < kMaxTileVectors; ++c) {
-    const i64 n = tile.first_column + c * V::kLanes;
-    if (n >= a.out_features) return;
-    const auto inside = V::first_lanes(a.out_features - n);
+    const i64 n = tile.first_column + c * V::kLanes, left = a.out_features - n;
+    if (left <= 0) return;
+    const auto inside = V::first_lanes(left);
     const V bias = tile.bias ? V::load(tile.bias + n, inside) : V::zero();
-    for (i64 r = 0; r < tile.rows; ++r) {
-      const i64 m = tile.first_row + r;
-      const auto sum = Vec<E>::Sum::load(tile.sums + (r * kMaxTileVectors + c) * V::kLanes);
-      V y = tile.scales(sum, n, tile.row_scales + r) + bias;
+    const ColumnScale<E> scale(tile, n);
+    const OutputColumns<Number> out(a, n, min_of(i64(V::kLanes), left));
+    const bool adds = a.residual && (kGate || !a.gated);
+    const T* residual = static_cast<const T*>(a.residual) + n;
+    const typename Element<E>::Sum* sums = tile.sums + c * V::kLanes;
+    const RowScale* row_scale = tile.row_scales;
+    const i64 first = tile.first_row;
+    for (i64 r = 0; r < rows; ++r, sums += kMaxTileVectors * V::kLanes, ++row_scale) {
+      V y = scale.apply(Sum::load(sums), row_scale) + bias;
       if constexpr (kGate)
-        y = y * V::load(static_cast<const Number*>(a.out) + m * a.out_stride + n, inside);
+        y = y * out.template load<V>(first + r, inside);
       else
         y = Activation::apply(y);
-      if (residual) y = y + V::load(residual + m * a.residual_stride + n, inside);
-      write_outputs<V, Number>(a, y, m, n);
+      if (adds) y = y + V::load(residual + (first + r) * residual_stride, inside);
+      out.store(y, first + r, inside);
     }
   }
 }

@@ -53,12 +53,7 @@ HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 dept
                                    Finish&& finish) {
   using Factors = Vec<E>;
   using V = typename Factors::Sum;
-  const bool several = depth > kChain;
   V total[Rows][Columns];  // of the chains so far, in memory; a single chain never touches it
-  if (several)
-    unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-      unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { total[r][j] = V::zero(); });
-    });
   for (i64 begin = 0;; begin += kChain) {
     V c[Rows][Columns];
     unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
@@ -79,7 +74,7 @@ HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 dept
         unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = Factors::fma(x, row[j], c[r][j]); });
       });
     }
-    if (several)
+    if (begin > 0)
       unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
         unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = total[r][j] + c[r][j]; });
       });
