@@ -96,8 +96,15 @@ bool is_valid(const hw_layer_norm_params& a) {
 
 bool is_valid(const hw_embed_params& a) {
   if (a.rows < 0 || a.columns < 1 || a.num_tables < 1 || a.num_tables > HEADWISE_MAX_TABLES) return false;
-  for (int64_t t = 0; t < a.num_tables; ++t)
-    if (!all_there(a.rows, {a.tables[t], a.indices[t]})) return false;
+  bool places = false;
+  for (int64_t t = 0; t < a.num_tables; ++t) {
+    if (!all_there(a.rows, {a.tables[t]})) return false;
+    places = places || !a.indices[t];
+  }
+  if (places && a.rows > 0)
+    if (!a.starts || a.batch < 0 || !ascending(a.starts, a.batch) || a.starts[0] != 0 ||
+        a.starts[a.batch] != a.rows)
+      return false;
   return all_there(a.rows, {a.out});
 }
 
@@ -232,7 +239,8 @@ hw_status hw_pool(const hw_pool_params* a) {
 hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops) {
   const KernelTable* kernels = active_kernels();
   if (!kernels) return HW_UNSUPPORTED_ISA;
-  if (!(is_dtype(dtype) || dtype == HW_BFLOAT16 || dtype == HW_INT8) || !(seconds > 0)) return HW_INVALID_ARGUMENT;
+  if (!(is_dtype(dtype) || dtype == HW_BFLOAT16 || dtype == HW_INT8) || !(seconds > 0))
+    return HW_INVALID_ARGUMENT;
   *gflops = 1e-9 * measure(seconds, [&](int) {
               double sink[8] = {};
               if (dtype == HW_BFLOAT16) return kernels->reduced.bf16.probe(200000, sink);

@@ -12,8 +12,8 @@ using namespace headwise;
 
 namespace {
 
-// Tokens a thread takes through all layers at once: so few that their activations stay in its share of the cache,
-// so many that a panel of weights, which comes from the shared cache, serves many rows.
+// Tokens a thread takes through all layers at once: so few that their activations stay in its share of the
+// cache, so many that a panel of weights, which comes from the shared cache, serves many rows.
 constexpr int64_t kGroupTokens = 192;
 // Below this many a thread the time goes into reading weights: better all threads read each weight once.
 constexpr int64_t kFewTokens = 48;
@@ -25,8 +25,8 @@ struct Group {
   int64_t first, count, first_row, rows;
 };
 
-// What one group works with. T rows: projected ((H + 2 G) heads, T, D) and attended (T, H D), of the activations'
-// dtype; inner (T, F) of the same, in their place; normed (T, E) in float32.
+// What one group works with. T rows: projected ((H + 2 G) heads, T, D) and attended (T, H D), of the
+// activations' dtype; inner (T, F) of the same, in their place; normed (T, E) in float32.
 class Workspace {
  public:
   Workspace(const hw_encoder_params& a, int64_t rows) {
@@ -72,26 +72,29 @@ class Stack {
   }
 
  private:
-  hw_status run_layer(const hw_encoder_layer& layer, float* x, int64_t rows, const int64_t* starts, int64_t batch,
-                      const Workspace& work) const {
+  hw_status run_layer(const hw_encoder_layer& layer, float* x, int64_t rows, const int64_t* starts,
+                      int64_t batch, const Workspace& work) const {
     const int64_t query_features = a_.num_heads * a_.head_dim;
     const int64_t features = query_features + 2 * a_.num_kv_heads * a_.head_dim;
     float* normed = a_.pre_norm ? work.normed() : x;
     const auto attention_norm = [&] {
-      return norm(layer.attention_norm_weight, layer.attention_norm_bias, layer.attention_norm_epsilon, x, rows, normed);
+      return norm(layer.attention_norm_weight, layer.attention_norm_bias, layer.attention_norm_epsilon, x,
+                  rows, normed);
     };
     const auto feed_forward_norm = [&] {
-      return norm(layer.feed_forward_norm_weight, layer.feed_forward_norm_bias, layer.feed_forward_norm_epsilon, x, rows,
-                  normed);
+      return norm(layer.feed_forward_norm_weight, layer.feed_forward_norm_bias,
+                  layer.feed_forward_norm_epsilon, x, rows, normed);
     };
-    hw_linear_params projection = linear(rows, a_.hidden_size, features, layer.projection_weight, layer.projection_bias);
+    hw_linear_params projection =
+        linear(rows, a_.hidden_size, features, layer.projection_weight, layer.projection_bias);
     projection.input = normed;
     projection.out = work.projected();
     projection.out_dtype = activations_;
     projection.out_stride = projection.out_head_dim = a_.head_dim;
     projection.out_head_stride = rows * a_.head_dim;
 
-    hw_linear_params output = linear(rows, query_features, a_.hidden_size, layer.output_weight, layer.output_bias);
+    hw_linear_params output =
+        linear(rows, query_features, a_.hidden_size, layer.output_weight, layer.output_bias);
     output.input = work.attended();
     output.input_dtype = activations_;
     output.residual = output.out = x;
@@ -103,7 +106,8 @@ class Stack {
     up.out = work.inner();
     up.out_dtype = activations_;
 
-    hw_linear_params down = linear(rows, a_.intermediate_size, a_.hidden_size, layer.down_weight, layer.down_bias);
+    hw_linear_params down =
+        linear(rows, a_.intermediate_size, a_.hidden_size, layer.down_weight, layer.down_bias);
     down.input = work.inner();
     down.input_dtype = activations_;
     down.residual = down.out = x;
@@ -131,7 +135,8 @@ class Stack {
     return p;
   }
 
-  hw_status norm(const float* weight, const float* bias, double epsilon, const float* x, int64_t rows, float* out) const {
+  hw_status norm(const float* weight, const float* bias, double epsilon, const float* x, int64_t rows,
+                 float* out) const {
     hw_layer_norm_params p{};
     p.dtype = HW_FLOAT32;
     p.rows = rows;
@@ -182,7 +187,8 @@ std::vector<Group> groups_of(const hw_encoder_params& a, int64_t most_rows) {
 }
 
 // Each thread takes groups, one after the other.
-hw_status run_apart(const hw_encoder_params& a, const Stack& stack, const std::vector<Group>& groups, int threads) {
+hw_status run_apart(const hw_encoder_params& a, const Stack& stack, const std::vector<Group>& groups,
+                    int threads) {
   int64_t most_rows = 0;
   for (const Group& group : groups) most_rows = std::max(most_rows, group.rows);
   Workspace work(a, most_rows);
@@ -247,9 +253,11 @@ hw_status encode(const hw_encoder_params& a, const KernelTable& kernels) {
 bool is_valid(const hw_encoder_params& a) {
   for (const int64_t n : {a.hidden_size, a.intermediate_size, a.num_heads, a.num_kv_heads, a.head_dim})
     if (n < 1) return false;
-  if (a.num_layers < 0 || a.batch < 0 || a.head_dim > HEADWISE_MAX_HEAD_DIM || a.num_heads % a.num_kv_heads != 0)
+  if (a.num_layers < 0 || a.batch < 0 || a.head_dim > HEADWISE_MAX_HEAD_DIM ||
+      a.num_heads % a.num_kv_heads != 0)
     return false;
-  if (a.weight_dtype != HW_FLOAT32 && a.weight_dtype != HW_BFLOAT16 && a.weight_dtype != HW_INT8) return false;
+  if (a.weight_dtype != HW_FLOAT32 && a.weight_dtype != HW_BFLOAT16 && a.weight_dtype != HW_INT8)
+    return false;
   if (a.activation < HW_IDENTITY || a.activation > HW_SILU || !a.starts) return false;
   if (a.num_layers > 0 && !a.layers) return false;
   for (int64_t i = 0; i < a.num_layers; ++i) {

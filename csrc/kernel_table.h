@@ -6,8 +6,8 @@
 
 namespace headwise {
 
-// What an ISA may have instructions of its own for. The probe: independent multiply-adds, in operations; sink has
-// room for 64 bytes.
+// What an ISA may have instructions of its own for. The probe: independent multiply-adds, in operations; sink
+// has room for 64 bytes.
 struct Bf16Kernels {
   hw_status (*attention)(const hw_attention_params&);
   hw_status (*linear)(const hw_linear_params&);

@@ -5,7 +5,9 @@
 
 namespace {
 
-double run_probe(i64 iterations, void* sink) { return multiply_probe(iterations, static_cast<int8_quad*>(sink)); }
+double run_probe(i64 iterations, void* sink) {
+  return multiply_probe(iterations, static_cast<int8_quad*>(sink));
+}
 
 }  // namespace
 

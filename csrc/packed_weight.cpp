@@ -35,7 +35,9 @@ void pack_plain(const PackedWeight& layout, const Source<T>& from, void* packed)
 }
 
 void pack_bfloat16(const PackedWeight& layout, const Source<float>& from, void* packed) {
-  const auto at = [&](int64_t n, int64_t k) { return n < 0 || k >= from.in_features ? 0.0f : from.row(n)[k]; };
+  const auto at = [&](int64_t n, int64_t k) {
+    return n < 0 || k >= from.in_features ? 0.0f : from.row(n)[k];
+  };
   fill_panels<bf16_pair>(layout, from, packed, 2, [&](bf16_pair& out, int64_t n, int64_t k) {
     narrow(at(n, k), out.first);
     narrow(at(n, k + 1), out.second);
@@ -86,7 +88,8 @@ hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride,
       pack_plain(layout, from, packed);
       return HW_OK;
     case HW_FLOAT64:
-      pack_plain(layout, Source<double>{static_cast<const double*>(weight), row_stride, out_features, in_features},
+      pack_plain(layout,
+                 Source<double>{static_cast<const double*>(weight), row_stride, out_features, in_features},
                  packed);
       return HW_OK;
     case HW_BFLOAT16:

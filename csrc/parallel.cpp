@@ -78,10 +78,11 @@ inline void pause() {
 }
 
 // Calls done() until it is true or this long has passed; whether it was true. Between the operations of a
-// layer a thread waits some microseconds, for which going to sleep and being woken costs too much.
+// layer a thread waits some microseconds, and some tens between two calls from Python, for which going to
+// sleep and being woken costs too much.
 template <class Done>
 bool spin(Done&& done) {
-  constexpr std::chrono::microseconds kPatience{50};
+  constexpr std::chrono::microseconds kPatience{100};
   const auto end = std::chrono::steady_clock::now() + kPatience;
   do {
     for (int i = 0; i < 64; ++i) {

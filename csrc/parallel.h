@@ -20,8 +20,8 @@ struct alignas(64) Phase {
   int64_t taken = 0, finished = 0;
 };
 
-// Threads that all run the same code and meet at each parallel_for(), to share its tasks. That is a barrier for
-// tasks, not for threads: one that was delayed finds its phases done by the others.
+// Threads that all run the same code and meet at each parallel_for(), to share its tasks. That is a barrier
+// for tasks, not for threads: one that was delayed finds its phases done by the others.
 struct Team {
   int threads;
   const void* leader;  // the thread that asks for interruption
@@ -44,8 +44,8 @@ Membership* membership();
 // Waits, at first without sleeping, until all tasks of the phase are done or the team has given up.
 void wait_for(const Phase& phase, int64_t tasks, const Team& team);
 
-// Memory for one task at a time, however long: kept when given back, for the next that asks, as many pieces as were
-// ever in use at once. Null if there is none. trim() frees those not in use.
+// Memory for one task at a time, however long: kept when given back, for the next that asks, as many pieces
+// as were ever in use at once. Null if there is none. trim() frees those not in use.
 class Buffer {
  public:
   explicit Buffer(size_t bytes);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def sequences(rng):
 def encode(encoder, sequences):
     cu = np.cumsum([0, *map(len, sequences)])
     hidden = encoder(np.concatenate(sequences), cu)
-    return [hidden[begin:end] for begin, end in zip(cu[:-1], cu[1:], strict=True)]
+    return [hidden[begin:end] for begin, end in pairwise(cu)]
 
 
 @pytest.mark.parametrize("name", SHAPES)

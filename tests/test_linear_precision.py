@@ -157,6 +157,18 @@ def test_gate_of_float64(isa, rng):
     np.testing.assert_allclose(got, expected, rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_gelu_is_close_and_its_tails_are_exact(isa, precision):
+    """Inputs that are read exactly: the one that is left is GELU's own error."""
+    x = np.array([0, 1, -1, 0.5, -2, 3, -4, 4, -5, 8, -8, -100, 1e30, -1e30], np.float32)[:, None]
+    identity = hw.Linear(np.full((1, 1), 127, np.float32), precision=precision)
+    gelu = hw.Linear(np.full((1, 1), 127, np.float32), activation="gelu", precision=precision)
+    given = identity(x / 127)
+    error = np.abs(gelu(x / 127) - reference.gelu(given.astype(np.float64)))
+    assert (error <= 5e-5 + 1e-5 * np.abs(np.maximum(given, 0))).all()
+    assert (gelu(x / 127)[x < -4.5] == 0).all()
+
+
 @given(st.sampled_from(PRECISIONS), st.integers(1, 30), st.integers(1, 140), st.integers(1, 70))
 def test_any_size(precision, M, N, K):
     rng = np.random.default_rng([M, N, K])
@@ -175,9 +187,7 @@ def test_attributes():
     assert hw.Linear(weight.astype(np.float64)).precision == "float64"
     linear = hw.Linear(weight, precision="int8", gate_weight=weight, activation="silu")
     assert (linear.precision, linear.gated, linear.dtype) == ("int8", True, np.float32)
-    assert repr(linear) == (
-        "Linear(5 -> 3, bias=False, activation='silu', precision='int8')"
-    )
+    assert repr(linear) == ("Linear(5 -> 3, bias=False, activation='silu', precision='int8')")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])

@@ -88,6 +88,17 @@ def test_layer_norm(isa, dtype, rng, parts, n):
     assert_accurate(hw.layer_norm(x, **options), reference.layer_norm, x, **options)
 
 
+@pytest.mark.parametrize("n", WIDTHS)
+@pytest.mark.parametrize("parts", [(), ("weight",), ("weight", "residual")], ids=str)
+def test_rms_norm(isa, dtype, rng, parts, n):
+    x, options = draw(rng, 19, n, dtype)
+    options = {name: options[name] for name in parts} | {"eps": 1e-6}
+    assert_accurate(hw.rms_norm(x, **options), reference.rms_norm, x, **options)
+    out = x.copy()
+    assert hw.rms_norm(out, **options, out=out) is out
+    assert_same_bits(out, hw.rms_norm(x, **options))
+
+
 def test_layer_norm_eps(isa, dtype):
     x = np.array([[1, 2, 3]], dtype)
     expected = 1 / np.sqrt(2 / 3 + 0.5)

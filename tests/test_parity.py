@@ -24,6 +24,18 @@ def test_float32_equals_itself(minilm):
     assert result.neighbour_agreement == 1
 
 
+# What the README says of this model.
+@pytest.mark.parametrize(
+    ("precision", "cosine", "agreement"), [("bfloat16", 0.9999, 0.99), ("int8", 0.99, 0.95)]
+)
+def test_of_a_real_model(minilm, isa, precision, cosine, agreement):
+    if isa == "scalar":
+        pytest.skip("minutes on the slowest instruction set")
+    result = hw.parity(minilm, precision)
+    assert cosine < result.lowest_cosine < 1
+    assert agreement < result.neighbour_agreement < 1
+
+
 def test_what_is_compared_with_what(tmp_path, monkeypatch):
     """float32 is what the other precision is held against, on the texts that were given."""
     folder = write_sentence_model(tmp_path, MEAN)

@@ -168,8 +168,7 @@ assert len(os.listdir("/proc/self/task")) - before < 63
 def test_peak(isa, threads):
     """Positive numbers; float64 vectors hold half as many."""
     peak = hw.peak(0.02)
-    assert peak.float32 > 0
-    assert peak.read > 0
+    assert min(peak) > 0
     if isa != "scalar":
         assert peak.float64 < peak.float32
 

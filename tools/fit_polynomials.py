@@ -103,8 +103,8 @@ if __name__ == "__main__":
             0.625,
         )
 
-    # Phi(x) = 1/2 + x p(x^2) for |x| <= 4.4: the error of p counts as x^2 in x Phi(x). Scaled so that at
-    # the end it passes 1/2, by more than rounding takes away.
+    # Phi(x) = 1/2 + x p(x^2) for |x| <= 4.4: the error of p counts as x^2 in x Phi(x). Scaled so
+    # that at the end it passes 1/2, by more than rounding takes away.
     def p(y):
         x = mp.sqrt(y)
         return mp.erf(x / mp.sqrt(2)) / (2 * x) if x > 0 else 1 / mp.sqrt(2 * mp.pi)

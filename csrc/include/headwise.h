@@ -43,9 +43,9 @@ typedef enum hw_dtype {
 
 /* ---- instruction sets and threads ------------------------------------------------------------ */
 
-/* The ISA in use: "avx512_bf16", "avx512_vnni", "avx512", "avx2" or "scalar". On first use it is the best the CPU and
- * operating system support, or the one the environment variable HEADWISE_ISA names. NULL if that variable
- * names one that cannot run here; every kernel then returns HW_UNSUPPORTED_ISA. */
+/* The ISA in use: "avx512_bf16", "avx512_vnni", "avx512", "avx2" or "scalar". On first use it is the best the
+ * CPU and operating system support, or the one the environment variable HEADWISE_ISA names. NULL if that
+ * variable names one that cannot run here; every kernel then returns HW_UNSUPPORTED_ISA. */
 const char* hw_active_isa(void);
 
 /* The i-th ISA that can run here, best first; NULL past the end. */
@@ -140,8 +140,8 @@ typedef enum hw_activation {
 size_t hw_packed_weight_size(hw_dtype dtype, int64_t out_features, int64_t in_features);
 
 /* Reorder a row-major (N, K) weight into panels of outputs, zero padded. It is of float32, of float64 for
- * HW_FLOAT64; bfloat16 is rounded to the nearest, int8 symmetric with a scale an output feature. The result is
- * the same for every ISA. */
+ * HW_FLOAT64; bfloat16 is rounded to the nearest, int8 symmetric with a scale an output feature. The result
+ * is the same for every ISA. */
 hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride, int64_t out_features,
                          int64_t in_features, void* packed);
 
@@ -204,9 +204,11 @@ hw_status hw_layer_norm(const hw_layer_norm_params* params);
 typedef struct hw_embed_params {
   int64_t rows, columns, num_tables;           /* 1 .. HEADWISE_MAX_TABLES tables of `columns` columns */
   const float* tables[HEADWISE_MAX_TABLES];    /* contiguous */
-  const int64_t* indices[HEADWISE_MAX_TABLES]; /* (rows,) each */
+  const int64_t* indices[HEADWISE_MAX_TABLES]; /* (rows,) each; NULL: each row's place in its sequence */
   int64_t table_rows[HEADWISE_MAX_TABLES];
   float* out; /* contiguous */
+  int64_t batch;
+  const int64_t* starts; /* (batch + 1) row numbers from 0 to `rows`; needed if an index array is NULL */
 } hw_embed_params;
 
 /* HW_INDEX_OUT_OF_RANGE before anything is written. */
@@ -228,8 +230,8 @@ hw_status hw_pool(const hw_pool_params* params);
 
 /* ---- a stack of encoder layers ---------------------------------------------------------------- */
 
-/* Weights are packed with the stack's weight_dtype; biases are optional, float32. A norm without weight is not
- * scaled, without bias not shifted. */
+/* Weights are packed with the stack's weight_dtype; biases are optional, float32. A norm without weight is
+ * not scaled, without bias not shifted. */
 typedef struct hw_encoder_layer {
   const void* projection_weight; /* ((H + 2 G) D, E): query heads, key heads, value heads */
   const void* output_weight;     /* (E, H D) */
@@ -244,9 +246,10 @@ typedef struct hw_encoder_layer {
 /* x = norm(x + attention(x)); x = norm(x + feed_forward(x)) for each layer, or with pre_norm
  * x = x + attention(norm(x)); x = x + feed_forward(norm(x)), within each sequence of a packed batch.
  *
- * Each thread takes sequences of some hundred tokens through all layers, so that what passes between operations
- * stays in its cache; few tokens are worked on by all threads together. Working memory beside `hidden`: a few
- * times (E + (H + 2 G) D + F) * 4 bytes for each token of such a group, per thread; hw_trim() frees it. */
+ * Each thread takes sequences of some hundred tokens through all layers, so that what passes between
+ * operations stays in its cache; few tokens are worked on by all threads together. Working memory beside
+ * `hidden`: a few times (E + (H + 2 G) D + F) * 4 bytes for each token of such a group, per thread; hw_trim()
+ * frees it. */
 typedef struct hw_encoder_params {
   hw_dtype weight_dtype; /* HW_FLOAT32, HW_BFLOAT16, HW_INT8; the last two run attention in bfloat16 */
   hw_activation activation;
@@ -267,8 +270,8 @@ void hw_trim(void);
 /* ---- what this machine can do ---------------------------------------------------------------- */
 
 /* Measured with the active ISA on all threads: independent fused multiply-adds in registers, in
- * 1e9 operations a second (of HW_BFLOAT16 and HW_INT8 those of float32 if the ISA has no instruction of its own),
- * and the sum of a buffer larger than any cache, in 1e9 bytes a second. */
+ * 1e9 operations a second (of HW_BFLOAT16 and HW_INT8 those of float32 if the ISA has no instruction of its
+ * own), and the sum of a buffer larger than any cache, in 1e9 bytes a second. */
 hw_status hw_peak_flops(hw_dtype dtype, double seconds, double* gflops);
 hw_status hw_peak_bandwidth(double seconds, double* gigabytes_per_second);
 

@@ -6,18 +6,43 @@
 
 namespace {
 
+// The sequence that row m belongs to.
+inline i64 sequence_of(const hw_embed_params& a, i64 m) {
+  i64 low = 0, high = a.batch;  // starts[low] <= m < starts[high]
+  while (high - low > 1) {
+    const i64 middle = (low + high) / 2;
+    (a.starts[middle] <= m ? low : high) = middle;
+  }
+  return low;
+}
+
+inline bool indices_fit(const hw_embed_params& a, i64 t) {
+  if (!a.indices[t]) {
+    for (i64 b = 0; a.rows > 0 && b < a.batch; ++b)
+      if (a.starts[b + 1] - a.starts[b] > a.table_rows[t]) return false;
+    return true;
+  }
+  for (i64 m = 0; m < a.rows; ++m)
+    if (uint64_t(a.indices[t][m]) >= uint64_t(a.table_rows[t])) return false;
+  return true;
+}
+
 inline hw_status embed(const hw_embed_params& a) {
   using V = Vec<float>;
-  for (i64 t = 0; t < a.num_tables; ++t)
-    for (i64 m = 0; m < a.rows; ++m)
-      if (uint64_t(a.indices[t][m]) >= uint64_t(a.table_rows[t])) return HW_INDEX_OUT_OF_RANGE;
+  bool places = false;
+  for (i64 t = 0; t < a.num_tables; ++t) {
+    if (!indices_fit(a, t)) return HW_INDEX_OUT_OF_RANGE;
+    places = places || !a.indices[t];
+  }
   return for_each_row(a.rows, a.columns, double(a.num_tables), [&](i64 m) {
+    const i64 place = places ? m - a.starts[sequence_of(a, m)] : 0;
+    const float* row[HEADWISE_MAX_TABLES];
+    for (i64 t = 0; t < a.num_tables; ++t)
+      row[t] = a.tables[t] + (a.indices[t] ? a.indices[t][m] : place) * a.columns;
     for (i64 i = 0; i < a.columns; i += V::kLanes) {
-      const auto inside = V::first_lanes(a.columns - i);
       V sum = V::zero();
-      for (i64 t = 0; t < a.num_tables; ++t)
-        sum = sum + V::load(a.tables[t] + a.indices[t][m] * a.columns + i, inside);
-      sum.store(a.out + m * a.columns + i, inside);
+      for (i64 t = 0; t < a.num_tables; ++t) sum = sum + load_of_row<V>(row[t], i, a.columns);
+      store_to_row(sum, a.out + m * a.columns, i, a.columns);
     }
   });
 }

@@ -50,8 +50,8 @@ class LinearBlock {
           typename Vec<E>::Mask{},
           [&]<int R, int C>(i64 row, Sum(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
             unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-              unroll<C>(
-                  [&](auto c) HEADWISE_INLINE_LAMBDA { sum[r][c].store(tile_ + (r * C + c) * Sum::kLanes); });
+              unroll<C>([&](auto c)
+                            HEADWISE_INLINE_LAMBDA { sum[r][c].store(tile_ + (r * C + c) * Sum::kLanes); });
             });
             finish({tile_, begin_ + row, R, first, input_.scales() + row, layout_, packed, bias});
           });
@@ -93,7 +93,8 @@ hw_status linear(const hw_linear_params& a) {
       const i64 begin = task / groups * block, group = task % groups;
       if (begin != present) rows.read(begin, min_of(a.rows, begin + block));
       present = begin;
-      for (i64 p = layout.panels * group / groups; p < layout.panels * (group + 1) / groups; ++p) rows.multiply(p);
+      for (i64 p = layout.panels * group / groups; p < layout.panels * (group + 1) / groups; ++p)
+        rows.multiply(p);
     }
   });
 }

@@ -89,7 +89,11 @@ template <class Number>
 class OutputColumns {
  public:
   OutputColumns(const hw_linear_params& a, i64 n, i64 count)
-      : head_dim_(a.out_head_dim), head_stride_(a.out_head_stride), row_stride_(a.out_stride), n_(n), count_(count) {
+      : head_dim_(a.out_head_dim),
+        head_stride_(a.out_head_stride),
+        row_stride_(a.out_stride),
+        n_(n),
+        count_(count) {
     Number* out = static_cast<Number*>(a.out);
     const i64 head = head_dim_ ? n / head_dim_ : 0, column = n - head * head_dim_;
     straddles_ = head_dim_ && column + count > head_dim_;

@@ -1,5 +1,5 @@
-// The rows of a linear layer's input as elements that its weight is multiplied with: where they lie, rounded to
-// bfloat16, or quantised to 8 bits.
+// The rows of a linear layer's input as elements that its weight is multiplied with: where they lie, rounded
+// to bfloat16, or quantised to 8 bits.
 #pragma once
 #include <math.h>
 
@@ -64,7 +64,8 @@ class LinearInput<bf16_pair> {
   }
   Factor<bf16_pair> rows() const {
     const bf16* first = in_place_ ? static_cast<const bf16*>(a_.input) + begin_ * a_.input_stride : rounded_;
-    return {reinterpret_cast<const bf16_pair*>(first), (in_place_ ? a_.input_stride : row_) * i64(sizeof(bf16)), 1};
+    return {reinterpret_cast<const bf16_pair*>(first),
+            (in_place_ ? a_.input_stride : row_) * i64(sizeof(bf16)), 1};
   }
   const RowScale* scales() const { return nullptr; }
 

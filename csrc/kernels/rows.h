@@ -19,7 +19,8 @@ hw_status for_each_row(i64 rows, i64 columns, double flops_per_element, F&& f) {
 // Vector i .. of a row of n numbers, 0 past its end; most are whole, and need no mask to be made.
 template <class V, class Number>
 HEADWISE_INLINE V load_of_row(const Number* row, i64 i, i64 n) {
-  return n - i >= V::kLanes ? V::load(row + i, V::first_lanes(V::kLanes)) : V::load(row + i, V::first_lanes(n - i));
+  return n - i >= V::kLanes ? V::load(row + i, V::first_lanes(V::kLanes))
+                            : V::load(row + i, V::first_lanes(n - i));
 }
 template <class V, class Number>
 HEADWISE_INLINE void store_to_row(V x, Number* row, i64 i, i64 n) {

@@ -224,13 +224,16 @@ struct Vec<bf16_pair> {
   Sum first, second;
 
   static Vec broadcast(bf16_pair x) { return widened(_mm256_set1_epi32(__builtin_bit_cast(int, x))); }
-  static Vec load(const bf16_pair* p) { return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static Vec load(const bf16_pair* p) {
+    return widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
   static Sum fma(Vec a, Vec b, Sum c) { return Sum::fma(a.second, b.second, Sum::fma(a.first, b.first, c)); }
 
  private:
   static Vec widened(__m256i pairs) {
     const __m256i high = _mm256_set1_epi32(int(0xffff0000));
-    return {{_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16))}, {_mm256_castsi256_ps(_mm256_and_si256(pairs, high))}};
+    return {{_mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16))},
+            {_mm256_castsi256_ps(_mm256_and_si256(pairs, high))}};
   }
 };
 

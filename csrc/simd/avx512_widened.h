@@ -20,7 +20,8 @@ struct Vec<bf16_pair> {
  private:
   static Vec widened(__m512i pairs) {
     const __m512i high = _mm512_set1_epi32(int(0xffff0000));
-    return {{_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))}, {_mm512_castsi512_ps(_mm512_and_si512(pairs, high))}};
+    return {{_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16))},
+            {_mm512_castsi512_ps(_mm512_and_si512(pairs, high))}};
   }
 };
 

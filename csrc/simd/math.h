@@ -106,7 +106,7 @@ HEADWISE_INLINE Vec<float> erf(Vec<float> x) {
 // The normal distribution function Phi(x) = 1/2 + x p(x^2), where x Phi(x) may be 5e-5 wrong: as a factor of
 // numbers that are then rounded to bfloat16. Exactly 0 below -4.4, and within 5e-6 of 1 above 4.4.
 HEADWISE_INLINE Vec<float> coarse_normal_cdf(Vec<float> x) {
-  constexpr float kP[] = {0.3987655f,     -0.06607826f,  0.009643818f,    -0.0010551941f,  8.4323176e-05f,
+  constexpr float kP[] = {0.3987655f,     -0.06607826f,   0.009643818f,    -0.0010551941f, 8.4323176e-05f,
                           -4.727562e-06f, 1.7422609e-07f, -3.7580663e-09f, 3.5741975e-11f};
   using V = Vec<float>;
   const V t = V::min(V::broadcast(4.4f), V::max(V::broadcast(-4.4f), x));  // this order keeps a NaN

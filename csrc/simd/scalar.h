@@ -109,8 +109,8 @@ struct Vec<bf16_pair> {
   static Sum fma(Vec a, Vec b, Sum c) { return Sum::fma(a.second, b.second, Sum::fma(a.first, b.first, c)); }
 };
 
-// The four products of the bytes of two quads are added to an integer. Left factors, which are broadcast, have
-// unsigned bytes, right factors, which are loaded, signed ones: VNNI's instruction wants them so.
+// The four products of the bytes of two quads are added to an integer. Left factors, which are broadcast,
+// have unsigned bytes, right factors, which are loaded, signed ones: VNNI's instruction wants them so.
 template <>
 struct Vec<int8_quad> {
   static constexpr int kLanes = 1;

@@ -92,6 +92,8 @@ cdef extern from "headwise.h" nogil:
         const int64_t* indices[4]
         int64_t table_rows[4]
         float* out
+        int64_t batch
+        const int64_t* starts
     ctypedef struct hw_pool_params:
         hw_pooling mode
         int normalize
@@ -521,8 +523,11 @@ def layer_norm(
     check(status)
 
 
-def embed(list tables, list indices, cnp.ndarray out):
-    """Fill out (T, E) with sums of rows of at most 4 tables."""
+def embed(list tables, list indices, cnp.ndarray starts, cnp.ndarray out):
+    """Fill out (T, E) with sums of rows of at most 4 tables.
+
+    Indices that are None are each row's place in its sequence, of which starts tells.
+    """
     cdef hw_status status
     cdef hw_embed_params p
     cdef int i
@@ -534,6 +539,8 @@ def embed(list tables, list indices, cnp.ndarray out):
         p.indices[i] = <const int64_t*> data(indices[i])
         p.table_rows[i] = cnp.PyArray_DIM(<cnp.ndarray> tables[i], 0)
     p.out = <float*> data(out)
+    p.batch = 0 if starts is None else cnp.PyArray_DIM(starts, 0) - 1
+    p.starts = <const int64_t*> data(starts)
     with nogil:
         status = hw_embed(&p)
     check(status)

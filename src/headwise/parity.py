@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from .functional.linear import Precision
+
 _ROWS = 512  # rows of the matrix of cosines that are held at once: 40 MB for 10,000 texts
 
 
@@ -64,7 +66,7 @@ class Parity:
 
 def parity(
     folder: str | Path,
-    precision: str,
+    precision: Precision,
     texts: Iterable[str] | None = None,
     *,
     neighbours: int = 10,

@@ -12,6 +12,7 @@ import numpy as np
 
 from .functional import pool
 from .functional.embedding import Pooling
+from .functional.linear import Precision
 from .models import load
 from .models.hub import resolve
 from .models.sentence import read_sentence_model
@@ -90,7 +91,7 @@ class TextEncoder:
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, precision: str = "float32", *, local_files_only: bool = False
+        cls, name: str | Path, precision: Precision = "float32", *, local_files_only: bool = False
     ) -> TextEncoder:
         """Load a sentence-transformers model, or a plain transformers model with mean pooling.
 

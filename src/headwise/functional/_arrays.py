@@ -100,7 +100,14 @@ def as_float_like(x: Array, name: str, given: npt.ArrayLike, shape: tuple[int, .
         raise TypeError(f"{name} has dtype {a.dtype}: it must be {x.dtype}")
     if a.shape != shape:
         raise ValueError(f"{name} has shape {describe(a.shape)}: it must be {describe(shape)}")
-    return np.require(a, requirements=["C", "A"])
+    return contiguous(a)
+
+
+def contiguous(x: Array) -> Array:
+    """Return x, copied if it is not contiguous and aligned."""
+    if x.flags.c_contiguous and x.flags.aligned:
+        return x
+    return np.require(x, requirements=["C", "A"])
 
 
 def rows_contiguous(x: Array) -> Array:
@@ -119,7 +126,7 @@ def as_integers(name: str, given: npt.ArrayLike) -> npt.NDArray[np.int64]:
         raise TypeError(f"{name} has dtype {x.dtype}: it must hold integers")
     if x.dtype == np.uint64 and x.size and int(x.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{name} holds {x.max()}: it must fit 64 bits with a sign")
-    return np.require(x, np.int64, ["C", "A"])
+    return contiguous(x.astype(np.int64, copy=False))
 
 
 def as_cu_seqlens(name: str, given: npt.ArrayLike, tokens: int) -> npt.NDArray[np.int64]:

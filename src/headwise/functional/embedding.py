@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
-from ._arrays import Array, as_cu_seqlens, as_integers, describe
+from ._arrays import Array, as_cu_seqlens, as_integers, contiguous, describe
 
 Pooling = Literal["mean", "cls", "max"]
 
@@ -66,7 +66,8 @@ def embed(tables: Sequence[npt.ArrayLike], indices: Sequence[npt.ArrayLike]) -> 
             )
     out = np.empty((len(picks[0]), columns), np.float32)
     try:
-        _core.embed([np.require(table, requirements=["C", "A"]) for table in rows], picks, out)
+        laid = [contiguous(table) for table in rows]
+        _core.embed(laid, list(picks), None, out)
     except IndexError:
         for i, (table, index) in enumerate(zip(rows, picks, strict=True)):
             if index.min() < 0 or index.max() >= len(table):
@@ -110,7 +111,7 @@ def pool(
     array([[2., 3.],
            [5., 6.]], dtype=float32)
     """
-    x = np.require(hidden, requirements=["C", "A"])
+    x = contiguous(np.asarray(hidden))
     if x.dtype != np.float32:
         raise TypeError(f"hidden has dtype {x.dtype}: it must be float32")
     if x.ndim != 2 or x.shape[1] == 0:

@@ -38,14 +38,14 @@ class Linear:
         copied into panels that the kernel reads in order; the array itself is not kept.
     bias : array, shape (N,), optional
     activation : {"relu", "gelu", "gelu_tanh", "silu"}, optional
-        Applied to the sum, or to the gate, before the residual. "gelu" is the exact one, by erf; "gelu_tanh" its
-        approximation.
+        Applied to the sum, or to the gate, before the residual. "gelu" is the exact one, by erf
+        (within 5e-5 in a reduced precision); "gelu_tanh" its approximation.
     precision : {"float32", "bfloat16", "int8"}, optional
         What the weight is held in and products are taken of; the dtype of `weight` by default. The
         last two are for a float32 weight, and take and give float32.
 
-        "bfloat16" rounds the weight, and each input, to the nearest; sums are float32. "int8" has one
-        scale an output feature, and quantises each row of the input to 256 steps from its least to
+        "bfloat16" rounds the weight, and each input, to the nearest; sums are float32. "int8" has
+        one scale an output feature, and quantises each row of the input to 256 steps from its least to
         its largest number; sums of the integers are exact and the same on every instruction set,
         so K is at most 65,536. An input row that holds inf or NaN gives a row of NaN.
     gate_weight : array, shape (N, K), optional
@@ -79,8 +79,8 @@ class Linear:
     threads: each element is one chain of fused multiply-adds over K (or several, of 192 steps,
     added in order).
 
-    GeGLU and SwiGLU: Shazeer, "GLU Variants Improve Transformer" (2020). int8 inputs by row, weights
-    by output feature: Dettmers et al., "LLM.int8()" (2022), without its outliers.
+    GeGLU and SwiGLU: Shazeer, "GLU Variants Improve Transformer" (2020). int8 by rows of the input
+    and of the weight: Dettmers et al., "LLM.int8()" (2022), without its outliers.
 
     Examples
     --------

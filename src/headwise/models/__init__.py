@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
+from ..functional.linear import Precision
 from ..nn import Encoder
 from .bert import BERT
 from .files import Config
 
 FAMILIES = {"bert": BERT}
-PRECISIONS = ("float32", "bfloat16", "int8")
+PRECISIONS = get_args(Precision)
 
 
-def load(folder: str | Path, precision: str = "float32") -> Encoder:
+def load(folder: str | Path, precision: Precision = "float32") -> Encoder:
     """Load an encoder from a folder with ``config.json`` and ``model.safetensors``.
 
     Parameters

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Literal, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ..functional import embed
+from .. import _core
 from ..functional._arrays import Array, as_integers, describe
 from ..functional.linear import Activation, Precision
 from .layers import (
@@ -65,8 +65,8 @@ class Encoder:
     TypeError
         If a weight is not float32.
     ValueError
-        If an argument is out of range or not one of its choices, or `weights` lacks one, has one too
-        many, or one of a wrong shape.
+        If an argument is out of range or not one of its choices, or `weights` lacks one, has one
+        too many, or one of a wrong shape.
 
     Examples
     --------
@@ -146,10 +146,13 @@ class Encoder:
         def norm_at(prefix: str) -> LayerNorm:
             return LayerNorm(w[prefix + ".weight"], w[prefix + ".bias"], layer_norm_eps)
 
-        self._token = w["embeddings.token"]
-        self._token_type = w.get("embeddings.token_type")
+        def table(name: str) -> Array:
+            return np.require(w[f"embeddings.{name}"], requirements=["C", "A"])
+
+        self._token = table("token")
+        self._token_type = table("token_type") if num_token_types else None
         self._position = (
-            w["embeddings.position"]
+            table("position")
             if positions == "learned"
             else sinusoidal_positions(max_positions, hidden_size)
         )
@@ -324,35 +327,46 @@ class Encoder:
         return x.reshape(shape), [state.reshape(shape) for state in states]
 
     def _embed(
-        self, ids: npt.NDArray[np.int64], starts: npt.NDArray[np.int64], types: Any
+        self,
+        ids: npt.NDArray[np.int64],
+        starts: npt.NDArray[np.int64],
+        types: npt.NDArray[np.int64] | None,
     ) -> Array:
-        lengths = np.diff(starts)
-        if lengths.size and lengths.max() > self.max_positions:
-            raise ValueError(
-                f"a sequence has {lengths.max()} tokens: "
-                f"the model has {self.max_positions} positions"
-            )
-        if ids.size and not 0 <= ids.min() <= ids.max() < self.vocab_size:
-            raise ValueError(
-                f"input_ids goes from {ids.min()} to {ids.max()}: the vocabulary has "
-                f"{self.vocab_size} entries"
-            )
-        tables, indices = [self._token], [ids]
-        tables.append(self._position)
-        indices.append(np.arange(len(ids)) - np.repeat(starts[:-1], lengths))
+        tables = [self._token, self._position]
+        indices: list[npt.NDArray[np.int64] | None] = [ids, None]
         if self._token_type is not None:
-            count = len(self._token_type)
-            if types is not None and types.size and not 0 <= types.min() <= types.max() < count:
-                raise ValueError(
-                    f"token_type_ids goes from {types.min()} to {types.max()}: "
-                    f"the model has {count} types"
-                )
             tables.append(self._token_type)
             indices.append(np.zeros_like(ids) if types is None else types)
         elif types is not None and types.any():
             raise ValueError("token_type_ids is not 0 everywhere: the model has no token types")
-        x = embed(tables, indices)
+        x = np.empty((len(ids), self.hidden_size), np.float32)
+        try:
+            _core.embed(tables, indices, starts, x)
+        except IndexError:
+            raise self._index_error(ids, starts, types) from None
         return x if self._embedding_norm is None else self._embedding_norm(x, out=x)
+
+    def _index_error(
+        self,
+        ids: npt.NDArray[np.int64],
+        starts: npt.NDArray[np.int64],
+        types: npt.NDArray[np.int64] | None,
+    ) -> ValueError:
+        longest = np.diff(starts).max()
+        if longest > self.max_positions:
+            return ValueError(
+                f"a sequence has {longest} tokens: the model has {self.max_positions} positions"
+            )
+        if not 0 <= ids.min() <= ids.max() < self.vocab_size:
+            return ValueError(
+                f"input_ids goes from {ids.min()} to {ids.max()}: the vocabulary has "
+                f"{self.vocab_size} entries"
+            )
+        assert types is not None
+        return ValueError(
+            f"token_type_ids goes from {types.min()} to {types.max()}: "
+            f"the model has {self.num_token_types} types"
+        )
 
     def __repr__(self) -> str:
         return (
