@@ -98,7 +98,8 @@ for M, N, K in (1, 1, 1), (7, 65, 3), (13, 31, 65), (25, 130, 200):
         linear = hw.Linear(numbers(N, K), numbers(N), activation=activation)
         linear(numbers(M, K), residual=numbers(M, N), out=result(M, N))
         for precision in ("bfloat16", "int8") if dtype == np.float32 else ():
-            linear = hw.Linear(numbers(N, K), numbers(N), activation=activation, precision=precision)
+            options = {"activation": activation, "precision": precision}
+            linear = hw.Linear(numbers(N, K), numbers(N), **options)
             linear(numbers(M, K), residual=numbers(M, N), out=result(M, N))
 """,
     "softmax": """

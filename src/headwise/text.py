@@ -70,7 +70,7 @@ class TextEncoder:
         self.pooling = pooling
         self.normalize = normalize
         self.dim = encoder.hidden_size
-        self._source: tuple[str, str, bool] | None = None
+        self._source: tuple[str, Precision, bool] | None = None
 
     @property
     def max_length(self) -> int:
@@ -130,7 +130,7 @@ class TextEncoder:
 
     @classmethod
     def _restored(
-        cls, source: tuple[str, str, bool], max_length: int, pooling: Pooling, normalize: bool
+        cls, source: tuple[str, Precision, bool], max_length: int, pooling: Pooling, normalize: bool
     ) -> TextEncoder:
         name, precision, local_files_only = source
         restored = cls.from_pretrained(name, precision, local_files_only=local_files_only)
