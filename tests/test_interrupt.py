@@ -33,6 +33,7 @@ CALLS = {
     "many tiles": "x = ones(1, 64, 40_000, 64); hw.attention(x, x[:, :, :900], x[:, :, :900])",
     "one long tile": "hw.attention(ones(1, 1, 64, 512), *[ones(1, 1, 30_000_000, 512)] * 2)",
     "weights": "x = ones(1, 30_000, 64); hw.attention_weights(x, x, column_sums=True)",
+    "encoder": "hw.Encoder(10)(np.zeros((500, 512), int))",
     "linear": "hw.Linear(np.ones((4000, 4000), np.float32))(np.ones((100_000, 4000), np.float32))",
 }
 

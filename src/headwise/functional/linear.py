@@ -46,7 +46,7 @@ class Linear:
 
         "bfloat16" rounds the weight, and each input, to the nearest; sums are float32. "int8" has
         one scale an output feature, and quantises each row of the input to 256 steps from its
-        least to its largest number; sums of the integers are exact and the same on every instruction set,
+        least to its largest number; the integers are exact and the same on every instruction set,
         so K is at most 65,536. An input row that holds inf or NaN gives a row of NaN.
     gate_weight : array, shape (N, K), optional
         Of the dtype of `weight`.
