@@ -165,7 +165,7 @@ hw.trim()
 print(grown, before - resident())
 """
     grown, freed = map(float, run_python(code, HEADWISE_NUM_THREADS="2").split())
-    assert grown < 3
+    assert grown < 10  # two buffers, in steps of 2 MB; every batch's hidden states would be 800
     assert freed > 2
 
 
