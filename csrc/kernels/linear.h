@@ -67,20 +67,23 @@ class LinearBlock {
 
 // A block of rows stays in L2 (256 KB of its 1 MB) while the panels pass by.
 template <class E>
-i64 rows_per_block(i64 steps) {
+i64 rows_that_fit(i64 steps) {
   const i64 fit = i64(256 << 10) / max_of(i64(1), steps * i64(sizeof(E)));
-  return round_up(max_of(i64(24), min_of(i64(192), fit)), max_tile_rows<E>(kMaxTileVectors));
+  return max_of(i64(24), min_of(i64(448), fit));
 }
 
 template <class E>
 hw_status linear(const hw_linear_params& a) {
   if (a.rows == 0 || a.out_features == 0) return HW_OK;
   const PackedWeight layout(a.weight_dtype, a.out_features, a.in_features);
-  const i64 block = min_of(a.rows, rows_per_block<E>(layout.steps)), blocks = ceil_div(a.rows, block);
   const double flops = 2.0 * double(a.rows) * double(a.out_features) * double(a.in_features);
+  i64 blocks = ceil_div(a.rows, rows_that_fit<E>(layout.steps));
   const int threads = threads_for(flops, layout.panels * blocks);
-  // With few blocks of rows the panels are dealt out too, in groups.
+  // With few blocks of rows the panels are dealt out too, in groups; many blocks go round evenly.
   const i64 groups = threads == 1 ? 1 : min_of(layout.panels, ceil_div(i64(4) * threads, blocks));
+  if (groups == 1) blocks = round_up(blocks, threads);
+  const i64 block = round_up(ceil_div(a.rows, blocks), max_tile_rows<E>(kMaxTileVectors));
+  blocks = ceil_div(a.rows, block);
   Arena needed;
   LinearInput<E>(a, layout.steps, block, needed);
   return parallel_for(threads, blocks * groups, [&](TaskCounter& counter) {
