@@ -60,7 +60,8 @@ class Buffer {
 void trim();
 
 // The calling thread's own 64-byte aligned scratch memory of at least this size, or null. It is kept for
-// the next call and freed with the thread; no kernel asks for more than 2 MB.
+// the next call and freed with the thread; no kernel asks for more than 2 MB, but linear layers of reduced
+// precision with more than 40,000 input features.
 void* thread_workspace(size_t bytes);
 
 // A value that differs from thread to thread.

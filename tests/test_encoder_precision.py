@@ -180,6 +180,11 @@ def test_layers_of_two_precisions():
         )
 
 
+def test_heads_that_are_too_wide():
+    with pytest.raises(ValueError, match="query_weight has heads of 513: head_dim must be at most"):
+        hw.Encoder(V, hidden_size=513, num_heads=1, num_layers=1, intermediate_size=8)
+
+
 def test_unknown_precision():
     with pytest.raises(ValueError, match=r"precision is 'int4': it must be one of .*'int8'"):
         hw.Encoder(V, precision="int4")

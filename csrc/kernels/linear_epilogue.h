@@ -138,7 +138,7 @@ HEADWISE_NOINLINE void finish_rows(const hw_linear_params& a, const SumTile<E>& 
     const ColumnScale<E> scale(tile, n);
     const OutputColumns<Number> out(a, n, min_of(i64(V::kLanes), left));
     const bool adds = a.residual && (kGate || !a.gated);
-    const T* residual = static_cast<const T*>(a.residual) + n;
+    const T* residual = adds ? static_cast<const T*>(a.residual) + n : nullptr;
     const typename Element<E>::Sum* sums = tile.sums + c * V::kLanes;
     const RowScale* row_scale = tile.row_scales;
     const i64 first = tile.first_row;

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from .. import _core
 from ..functional import Linear, attention_varlen, attention_weights, layer_norm
 from ..functional._arrays import Array, as_cu_seqlens, as_float_like, as_floats, describe
+from ..functional._options import MAX_HEAD_DIM
 from ..functional.linear import Activation, Precision, activation_code
 
 NormOrder = Literal["post", "pre"]
@@ -68,7 +69,7 @@ class MultiHeadAttention:
     TypeError
         If a weight is not float32.
     ValueError
-        If the shapes or numbers of heads do not fit.
+        If the shapes or numbers of heads do not fit, or D is more than 512.
 
     Examples
     --------
@@ -109,6 +110,11 @@ class MultiHeadAttention:
             )
         rows, self.hidden_size = weights[0].shape
         self.head_dim = rows // num_heads
+        if self.head_dim > MAX_HEAD_DIM:
+            raise ValueError(
+                f"query_weight has heads of {self.head_dim}: head_dim must be at most "
+                f"{MAX_HEAD_DIM}"
+            )
         shape = (self.num_kv_heads * self.head_dim, self.hidden_size)
         for name, w in zip(("key_weight", "value_weight"), weights[1:], strict=True):
             if w.shape != shape:
