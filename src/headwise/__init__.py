@@ -15,7 +15,7 @@ from .functional import (
     scaled_dot_product_attention,
     softmax,
 )
-from .nn import Encoder, EncoderLayer, FeedForward, MultiHeadAttention
+from .nn import Encoder, EncoderLayer, FeedForward, MultiHeadAttention, Trace, shared_words
 from .parity import Parity, parity
 from .runtime import (
     Peak,
@@ -40,6 +40,7 @@ __all__ = [
     "Parity",
     "Peak",
     "TextEncoder",
+    "Trace",
     "active_isa",
     "attention",
     "attention_varlen",
@@ -56,6 +57,7 @@ __all__ = [
     "scaled_dot_product_attention",
     "set_isa",
     "set_num_threads",
+    "shared_words",
     "softmax",
     "trim",
 ]
