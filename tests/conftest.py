@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -93,3 +94,30 @@ def minilm():
         if IN_CI:
             raise
         pytest.skip(f"all-MiniLM-L6-v2 is not here and could not be fetched: {error}")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium: Debian's packages chromium and chromium-driver."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        (pytest.fail if IN_CI else pytest.skip)("chromium and chromedriver are not installed")
+    from browser import start
+
+    started = start(chromium, driver)
+    yield started
+    started.quit()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    """A page that has to stay silent, and alone."""
+    from browser import Page
+
+    page = Page(browser, tmp_path / "page.html")
+    page.size(1280)
+    page.scheme("light")
+    yield page
+    console, requests = page.logged()
+    assert console == []
+    assert {url.partition("#")[0] for url in requests} <= {"data:,", page.path.as_uri()}
