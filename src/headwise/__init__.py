@@ -1,5 +1,6 @@
 """Attention and transformer-encoder inference for NumPy, on the CPU."""
 
+from importlib import import_module
 from typing import Any
 
 from . import functional, nn
@@ -53,6 +54,7 @@ __all__ = [
     "nn",
     "parity",
     "peak",
+    "plot_attention",
     "rms_norm",
     "scaled_dot_product_attention",
     "set_isa",
@@ -63,9 +65,10 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "TextEncoder":  # on first use: importing headwise stays a matter of milliseconds
-        from .text import TextEncoder
+_LAZY = {"TextEncoder": ".text", "plot_attention": ".view.plot"}
 
-        return TextEncoder
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:  # on first use: importing headwise stays a matter of milliseconds
+        return getattr(import_module(_LAZY[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
