@@ -96,21 +96,17 @@ class HeatMap {
     const across = state.direction === "from";
     const extent = size * view.text.tokens.length;
     const px = (at) => `${at * size}px`;
-    this.place(this.band, across
+    Object.assign(this.band.style, across
       ? { top: px(token), left: 0, width: `${extent}px`, height: px(1) }
       : { top: 0, left: px(token), width: px(1), height: `${extent}px` });
     this.cursor.hidden = other === undefined;
     const [row, column] = across ? [token, other] : [other, token];
-    if (other !== undefined) this.place(this.cursor, { top: px(row), left: px(column) });
+    if (other !== undefined) Object.assign(this.cursor.style, { top: px(row), left: px(column) });
     this.rows.forEach((name, index) => name.classList.toggle("on", index === row));
     this.columns.forEach((name, index) => name.classList.toggle("on", index === column));
     this.output.textContent = other === undefined
       ? "Rows look at columns. Point at a cell, or go from cell to cell by the arrow keys."
       : `${view.label(token)} (token ${token}) ${verb()} ${view.label(other)} (token ${other}): ` +
         shown(view.weight(token, other));
-  }
-
-  place(element, style) {
-    Object.assign(element.style, style);
   }
 }
