@@ -128,8 +128,10 @@ class Trace:
 
         Raises
         ------
+        TypeError
+            If `num_layers` is not an integer.
         ValueError
-            If `num_layers` is not from 0 to the number of layers.
+            If it is not from 0 to the number of layers.
 
         Examples
         --------
@@ -142,11 +144,13 @@ class Trace:
         >>> trace.rollout().sum(1).round(4)
         array([1., 1., 1.], dtype=float32)
         """
-        depth = self.encoder.num_layers if num_layers is None else operator.index(num_layers)
-        if not 0 <= depth <= self.encoder.num_layers:
-            raise ValueError(
-                f"num_layers is {num_layers}: it must be 0 to {self.encoder.num_layers}"
-            )
+        total = self.encoder.num_layers
+        try:
+            depth = total if num_layers is None else operator.index(num_layers)
+        except TypeError:
+            raise TypeError(f"num_layers is {num_layers!r}: it must be an integer") from None
+        if not 0 <= depth <= total:
+            raise ValueError(f"num_layers is {num_layers}: it must be 0 to {total}")
         made_of: Array = np.eye(len(self.input_ids), dtype=np.float32)
         for layer in range(depth):
             made_of = pass_on(self.attention(layer)[0], made_of)
