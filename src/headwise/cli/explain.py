@@ -19,7 +19,12 @@ def explain(
     text: Annotated[str, typer.Argument(help="The text; - reads it from standard input.")],
     model: Annotated[
         str,
-        typer.Option(envvar="HEADWISE_MODEL", help="A model folder, or an id of the hub."),
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="HEADWISE_MODEL",
+            help="A model folder, or an id of the Hugging Face hub.",
+        ),
     ],
     compare: Annotated[
         str | None,
