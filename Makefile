@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src csrc -type f -not -name '*.pyc')
 CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+HOST_FILES := $(filter-out csrc/kernels%,$(wildcard csrc/*.cpp))
 
 .PHONY: demo test bench lint format dev clean
 
@@ -26,6 +27,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	$(BIN)/clang-tidy --quiet $(HOST_FILES) -- -std=c++20 -Icsrc/include
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix
