@@ -11,4 +11,4 @@ def main() -> None:
         from .app import app
     except ImportError as error:
         sys.exit(f"headwise: {error}: pip install 'headwise[cli]'")
-    app()
+    app(prog_name="headwise")
