@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 import re
-from inspect import ismodule
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 import headwise as hw
+import headwise.corpus
+import headwise.machine
 import headwise.onnx
 
 ROOT = Path(__file__).parents[1]
@@ -30,9 +32,9 @@ def module_at(path):
 
 def public_objects():
     """Every function and class that is meant to be used, by each of its names."""
-    for module in (hw, hw.functional, hw.nn):
+    for module in (hw, hw.functional, hw.nn, hw.corpus, hw.machine):
         for name in module.__all__:
-            if not ismodule(found := getattr(module, name)):
+            if inspect.isroutine(found := getattr(module, name)) or inspect.isclass(found):
                 yield f"{module.__name__}.{name}", found
     for name, found in vars(headwise.onnx).items():
         if not name.startswith("_") and getattr(found, "__module__", "") == "headwise.onnx":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Generator, Iterable, Sized
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -72,6 +72,7 @@ class TextEncoder:
         self.normalize = normalize
         self.dim = encoder.hidden_size
         self._source: tuple[str, Precision, bool] | None = None
+        self._folder: Path | None = None
 
     @property
     def max_length(self) -> int:
@@ -127,6 +128,7 @@ class TextEncoder:
         # Another process may run in another folder, and another machine may have to download.
         name = str(Path(name).absolute() if Path(name).is_dir() else name)
         loaded._source = name, precision, local_files_only
+        loaded._folder = model.folder
         return loaded
 
     @classmethod
@@ -188,29 +190,48 @@ class TextEncoder:
             If a text holds a lone surrogate, or is too long and `on_truncate` is "error".
 
         """
+        vectors = np.empty((0, self.dim), np.float32)
+        done = num_cut = 0
+        bar = _progress_bar(texts) if progress else None
+        windows = self._encode_windows(
+            texts, batch_tokens, normalize, on_truncate, None if bar is None else bar.update
+        )
+        with closing(windows), nullcontext() if bar is None else bar:
+            for found, cut in windows:
+                # In place: nobody else has seen the array, and its memory grows without a copy.
+                vectors.resize((done + len(found), self.dim), refcheck=False)
+                vectors[done:] = found
+                done += len(found)
+                num_cut += cut
+        if num_cut and on_truncate == "warn":
+            self._warn(num_cut, done)
+        return vectors[0] if isinstance(texts, str) else vectors
+
+    def _encode_windows(
+        self,
+        texts: str | Iterable[str],
+        batch_tokens: int,
+        normalize: bool | None,
+        on_truncate: OnTruncate,
+        progress: Callable[[int], object] | None = None,
+    ) -> Generator[tuple[np.ndarray, int]]:
+        """Yield the vectors of a few thousand texts at a time, and how many of them were cut.
+
+        It warns of nothing, and tells `progress` of how many texts each batch was.
+        """
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens is {batch_tokens!r}: it must be at least 1")
         _check_on_truncate(on_truncate)
         normalize = self.normalize if normalize is None else normalize
-        vectors = np.empty((0, self.dim), np.float32)
-        done = num_cut = 0
-        bar = _progress_bar(texts) if progress else None
-        windows = tokenize(self.tokenizer, texts, on_truncate)
-        with closing(windows), nullcontext() if bar is None else bar:
+        with closing(tokenize(self.tokenizer, texts, on_truncate)) as windows:
             for tokens in windows:
-                # In place: nobody else has seen the array, and its memory grows without a copy.
-                vectors.resize((done + len(tokens.lengths), self.dim), refcheck=False)
+                vectors = np.empty((len(tokens.lengths), self.dim), np.float32)
                 for rows, input_ids, cu_seqlens in tokens.batches(batch_tokens):
                     hidden = self.encoder(input_ids, cu_seqlens)
-                    pooled = pool(hidden, cu_seqlens, self.pooling, normalize=normalize)
-                    vectors[done + rows] = pooled
-                    if bar is not None:
-                        bar.update(len(rows))
-                done += len(tokens.lengths)
-                num_cut += tokens.num_cut
-        if num_cut and on_truncate == "warn":
-            self._warn(num_cut, done)
-        return vectors[0] if isinstance(texts, str) else vectors
+                    vectors[rows] = pool(hidden, cu_seqlens, self.pooling, normalize=normalize)
+                    if progress is not None:
+                        progress(len(rows))
+                yield vectors, tokens.num_cut
 
     def tokenize(
         self, texts: str | Iterable[str], *, on_truncate: OnTruncate = "warn"

@@ -8,7 +8,10 @@ import sys
 def main() -> None:
     """Run the command that the arguments name."""
     try:
-        from .app import app
-    except ImportError as error:
-        sys.exit(f"headwise: {error}: pip install 'headwise[cli]'")
-    app()
+        try:
+            from .app import app
+        except ImportError as error:
+            sys.exit(f"headwise: {error}: pip install 'headwise[cli]'")
+        app(prog_name="headwise")
+    except KeyboardInterrupt:  # before a command has begun
+        sys.exit(130)

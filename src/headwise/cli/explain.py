@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .errors import say
+from .options import Precision, examples
+
+EXAMPLES = examples(
+    "headwise explain 'The cat sat on the mat because it was tired' -m models/all-MiniLM-L6-v2",
+    "headwise explain 'I love Apple phones' --compare 'I love apple juice' -o apple.html",
+    "headwise explain - --layers 0,3-5 --heads 2 -o page.html < text.txt",
+)
 
 _LARGE = 5_000_000  # bytes
 
@@ -34,7 +40,7 @@ def explain(
         Path, typer.Option("--output", "-o", help="The page to write; - is standard output.")
     ] = Path("attention.html"),
     precision: Annotated[
-        str, typer.Option(help="float32, bfloat16 or int8: what the model computes in.")
+        Precision, typer.Option("--precision", help="What the model computes in.")
     ] = "float32",
     layers: Annotated[
         str, typer.Option(help="Layers to show, such as 0,3-5; all by default.")
@@ -42,15 +48,14 @@ def explain(
     heads: Annotated[str, typer.Option(help="Heads to show, in the same way.")] = "",
 ) -> None:
     """Write a page that shows where each token of a text looks, in every layer and head."""
-    with _errors_in_one_line():
-        page, tokens = _page(_read(text, compare), model, precision, layers, heads)
-        if output == Path("-"):
-            sys.stdout.write(page)
-        else:
-            output.write_text(page, encoding="ascii")
-    _say(f"{output}: {tokens} tokens, {len(page) / 1e6:.2f} MB")
+    page, tokens = _page(_read(text, compare), model, precision, layers, heads)
+    if output == Path("-"):
+        sys.stdout.write(page)
+    else:
+        output.write_text(page, encoding="ascii")
+    say(f"{output}: {tokens} tokens, {len(page) / 1e6:.2f} MB")
     if len(page) > _LARGE:
-        _say("a browser takes its time over such a page: --layers and --heads make it smaller")
+        say("a browser takes its time over such a page: --layers and --heads make it smaller")
 
 
 def _read(text: str, compare: str | None) -> list[str]:
@@ -60,19 +65,17 @@ def _read(text: str, compare: str | None) -> list[str]:
     return [sys.stdin.read() if text == "-" else text for text in texts]
 
 
-def _page(texts: list[str], model: str, precision: str, layers: str, heads: str) -> tuple[str, int]:
-    """Return the page and how many tokens it shows; what Python would warn of is said."""
+def _page(
+    texts: list[str], model: str, precision: Precision, layers: str, heads: str
+) -> tuple[str, int]:
+    """Return the page, and how many tokens it shows."""
     from ..text import TextEncoder
 
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        encoder = TextEncoder.from_pretrained(model, precision)  # type: ignore[arg-type]
-        shown_layers = _numbers("--layers", layers, encoder.encoder.num_layers)
-        shown_heads = _numbers("--heads", heads, encoder.encoder.num_heads)
-        traces = [encoder.explain(text) for text in texts]
-        page = traces[0].to_html(*traces[1:], layers=shown_layers, heads=shown_heads)
-    for warning in caught:
-        _say(str(warning.message))
+    encoder = TextEncoder.from_pretrained(model, precision)
+    shown_layers = _numbers("--layers", layers, encoder.encoder.num_layers)
+    shown_heads = _numbers("--heads", heads, encoder.encoder.num_heads)
+    traces = [encoder.explain(text) for text in texts]
+    page = traces[0].to_html(*traces[1:], layers=shown_layers, heads=shown_heads)
     return page, sum(len(trace.input_ids) for trace in traces)
 
 
@@ -91,16 +94,3 @@ def _numbers(option: str, given: str, count: int) -> list[int] | None:
             )
         numbers += range(first, last + 1)
     return numbers
-
-
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        _say(" ".join(str(error).split()))
-        raise typer.Exit(1) from None
-
-
-def _say(message: str) -> None:
-    typer.echo(f"headwise: {message}", err=True)
