@@ -51,6 +51,14 @@ class Page:
         (found,) = self.all(selector)
         return found
 
+    def texts(self, selector):
+        """Return the texts of elements, all at one time: the page draws some of them anew."""
+        return self.run(
+            "return [...document.querySelectorAll(arguments[0])]"
+            ".map((found) => (found.innerText ?? found.textContent).trim().replace(/\\s+/g, ' '))",
+            selector,
+        )
+
     def run(self, script, *arguments):
         return self.browser.execute_script(script, *arguments)
 
@@ -98,7 +106,7 @@ class Page:
         )
 
     def active(self):
-        return [t.text for t in self.all(".token.active")]
+        return self.texts(".token.active")
 
     def logged(self):
         """Return what the console and the network have seen since the last call."""

@@ -83,7 +83,7 @@ def test_what_is_said_of_a_token(page, trace, layer, head, direction):
     verb = "looks at" if direction == "from" else "is looked at by"
     parts = ", ".join(f"{names[i]} {weights[i]:.3f}" for i in order[:5])
     assert page.one(".reading").text == f"b (token 2) {verb} {parts}"
-    rows = [row.text for row in page.all(".table tbody tr")]
+    rows = page.texts(".table tbody tr")
     assert rows == [f"{i} {names[i]} {weights[i]:.3f}" for i in order]
     largest = max(float(mark.text) for mark in page.all("#scale span"))
     np.testing.assert_allclose(page.shades(), np.sqrt(weights / largest), atol=0.6e-3)
@@ -255,8 +255,8 @@ def test_cell_of_the_heat_map(page, trace, direction):
             == f"{names[token]} (token {token}) {verb} {names[other]} (token {other}): {weight:.3f}"
         )
         assert page.active() == [names[token]]
-        assert [t.text for t in page.all(".token.other")] == [names[other]]
-        assert [t.text for t in page.all(".rows .on")] == [names[row]]
+        assert page.texts(".token.other") == [names[other]]
+        assert page.texts(".rows .on") == [names[row]]
         assert [t.get_attribute("textContent") for t in page.all(".columns .on")] == [names[column]]
     page.hover(canvas, round(-2 * cell), round(2 * cell))
     page.click()
@@ -297,14 +297,14 @@ def test_chosen_word(page, pair):
     page.open(pair[0].to_html(pair[1]))
     page.all(".choices button")[0].click()
     (word, _) = hw.shared_words(*pair)
-    values = [t.text for t in page.all(".chosen text")]
+    values = page.texts(".chosen text")
     assert values == [word.word, *(f"{cosine:.2f}" for cosine in word.cosines)]
-    assert [t.text for t in page.all(".token.shared")] == ["b", "b"]
+    assert page.texts(".token.shared") == ["b", "b"]
     assert page.active() == ["b", "b"]
     for text, (trace, tokens) in enumerate(zip(pair, (word.first, word.second), strict=True)):
         expected = trace.attention(0, 0)[0, 0, tokens[0]]
         np.testing.assert_allclose(page.weights(text), expected, atol=STEP)
-    said = [code.text for code in page.all(".python code")]
+    said = page.texts(".python code")
     for expression, expected in zip(said, (0, 1), strict=True):
         value = eval(expression, {"first": pair[0], "second": pair[1]})
         np.testing.assert_allclose(page.weights(expected), value, atol=STEP)

@@ -54,7 +54,7 @@ def test_address_keeps_the_choice(page, trace, pair):
     assert page.one(".python").text == "trace.attention(layers=0, heads=2)[0, 0, :, 5]"
     page.open(pair[0].to_html(pair[1]), "#word=1&token=3,1&head=mean")
     assert page.active() == ["c", "c"]
-    assert [t.text for t in page.all(".token.shared")] == ["c", "c"]
+    assert page.texts(".token.shared") == ["c", "c"]
 
 
 @pytest.mark.parametrize(
