@@ -4,18 +4,26 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(shell find src csrc -type f -not -name '*.pyc')
 CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h')
+HOST_FILES := $(filter-out csrc/kernels%,$(wildcard csrc/*.cpp))
 
-.PHONY: demo test bench lint format dev clean
+.PHONY: demo test bench docs lint format dev clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --pyargs tests README.md headwise
+	$(BIN)/python -m pytest --pyargs tests README.md docs headwise
 
 # BENCH_ARGS=--benchmark-disable checks the results and times nothing.
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m pytest bench $(BENCH_ARGS)
+
+# Into build/docs; a warning is an error. Neither building it nor reading it needs a network.
+docs: $(VENV)/.installed-docs
+	rm -rf build/docs
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --fresh-env \
+		--doctree-dir build/doctrees docs build/docs
+	$(BIN)/python tools/check_site.py build/docs
 
 # The edit loop: after a change of C++ or Cython run it again, it builds what changed.
 dev: $(VENV)/.installed-dev
@@ -26,6 +34,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+	$(BIN)/clang-tidy --quiet $(HOST_FILES) -- -std=c++20 -Icsrc/include
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix
@@ -48,6 +57,10 @@ $(VENV)/.installed-test: $(BIN)/python $(SOURCES)
 	$(BIN)/pip install --quiet '.[test]'
 	touch $(VENV)/.installed $@
 
+$(VENV)/.installed-docs: $(BIN)/python $(SOURCES)
+	$(BIN)/pip install --quiet '.[docs]'
+	touch $(VENV)/.installed $(VENV)/.installed-test $@
+
 $(VENV)/.installed-dev: $(BIN)/python $(SOURCES)
 	$(BIN)/pip install --quiet '.[dev]'
-	touch $(VENV)/.installed $(VENV)/.installed-test $@
+	touch $(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-docs $@

@@ -244,7 +244,7 @@ hw_status encode(const hw_encoder_params& a, const KernelTable& kernels) {
   size_t apart = groups.size();
   if (rows < threads * kFewTokens)
     apart = 0;
-  else if (apart < size_t(4 * threads))
+  else if (apart < 4 * size_t(threads))
     apart -= apart % size_t(threads);
   if (threads == 1) apart = groups.size();
   std::vector<Group> rest(groups.begin() + std::ptrdiff_t(apart), groups.end());

@@ -32,12 +32,6 @@ WORDS = [
 CAT = "The cat sat on the mat because it was tired"
 
 
-def tokens_of(model: hw.TextEncoder, text: str) -> tuple[np.ndarray, list[str]]:
-    """Return a text's token ids, and the tokens themselves."""
-    input_ids, _ = model.tokenize(text)
-    return input_ids, [model.tokenizer.id_to_token(i) for i in input_ids.tolist()]
-
-
 def cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Return the cosine of the angle between two vectors."""
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
@@ -51,10 +45,9 @@ def similarities(model: hw.TextEncoder) -> np.ndarray:
 
 def follow(model: hw.TextEncoder, word: str, text: str) -> tuple[int, np.ndarray]:
     """Return a word's position in a text, and its vector before the first layer and after each."""
-    input_ids, tokens = tokens_of(model, text)
-    _, hidden = model.encoder(input_ids, return_hidden_states=True)
-    position = tokens.index(word)
-    return position, np.stack([states[position] for states in hidden])
+    trace = model.explain(text)
+    position = trace.tokens.strings.index(word)
+    return position, trace.hidden_states[:, position]
 
 
 def where_it_looks(
@@ -64,15 +57,10 @@ def where_it_looks(
 
     Returns its layer and number, from 1, and the tokens with their weights, heaviest first.
     """
-    input_ids, tokens = tokens_of(model, CAT)
+    trace = model.explain(CAT)
+    tokens = trace.tokens.strings
     row, column = tokens.index(source), tokens.index(target)
-    _, hidden = model.encoder(input_ids, return_hidden_states=True)
-    weights = np.stack(  # (layers, heads, tokens): what `source` gives to each token
-        [
-            layer.attention.weights(states, [0, len(tokens)])[0][:, row]
-            for layer, states in zip(model.encoder.layers, hidden, strict=False)
-        ]
-    )
+    weights = trace.attention()[:, :, row]  # (layers, heads, tokens): what `source` gives to each
     layer, head = np.unravel_index(weights[..., column].argmax(), weights.shape[:2])
     found = zip(tokens, weights[layer, head].tolist(), strict=True)
     return int(layer) + 1, int(head) + 1, sorted(found, key=lambda pair: -pair[1])

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import subprocess
-from pathlib import Path
+import shutil
 
 import build_tree as trees
 import ml_dtypes
 import numpy as np
 import pytest
+import real_model
 from checks import BUILT_ISAS
 from hypothesis import HealthCheck, settings
 
 import headwise as hw
 
-IN_CI = bool(os.environ.get("CI"))
-
 settings.register_profile(
     "headwise",
     deadline=None,  # the first call on an instruction set may take a while
     max_examples=int(os.environ.get("HEADWISE_TEST_EXAMPLES", "50")),
-    derandomize=IN_CI,
+    derandomize=real_model.IN_CI,
     database=None,
     print_blob=True,
     # The fixtures that meet @given set a process-wide choice that holds for every example.
@@ -83,13 +80,33 @@ def build_tree(tmp_path_factory):
 @pytest.fixture(scope="session")
 def minilm():
     """The folder of all-MiniLM-L6-v2, fetched once and verified."""
-    path = Path(__file__).parents[1] / "tools" / "fetch_minilm.py"
-    spec = importlib.util.spec_from_file_location("fetch_minilm", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    try:
-        return module.fetch()
-    except (OSError, subprocess.SubprocessError) as error:
-        if IN_CI:
-            raise
-        pytest.skip(f"all-MiniLM-L6-v2 is not here and could not be fetched: {error}")
+    return real_model.folder()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium: Debian's packages chromium and chromium-driver."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        (pytest.fail if real_model.IN_CI else pytest.skip)(
+            "chromium and chromedriver are not installed"
+        )
+    from browser import start
+
+    started = start(chromium, driver)
+    yield started
+    started.quit()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    """A page that has to stay silent, and alone."""
+    from browser import Page
+
+    page = Page(browser, tmp_path / "page.html")
+    page.size(1280)
+    page.scheme("light")
+    yield page
+    console, requests = page.logged()
+    assert console == []
+    assert {url.partition("#")[0] for url in requests} <= {"data:,", page.path.as_uri()}

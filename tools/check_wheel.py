@@ -35,6 +35,7 @@ def main(wheel: Path) -> None:
     folder = Path(hw.__file__).parent
     for file in ("py.typed", "include/headwise.h", "parity_texts.txt"):
         assert (folder / file).is_file(), f"the wheel lacks {file}"
+    assert "</html>" in hw.Encoder(vocab_size=9, num_layers=1).trace([1, 2]).to_html()
 
     x = np.random.default_rng(0).standard_normal((2, 4, 100, 32), np.float32)
     scores = x @ x.swapaxes(-1, -2) / np.sqrt(np.float32(32))

@@ -1,5 +1,6 @@
 """Attention and transformer-encoder inference for NumPy, on the CPU."""
 
+from importlib import import_module
 from typing import Any
 
 from . import functional, nn
@@ -15,7 +16,7 @@ from .functional import (
     scaled_dot_product_attention,
     softmax,
 )
-from .nn import Encoder, EncoderLayer, FeedForward, MultiHeadAttention
+from .nn import Encoder, EncoderLayer, FeedForward, MultiHeadAttention, Trace, shared_words
 from .parity import Parity, parity
 from .runtime import (
     Peak,
@@ -40,6 +41,7 @@ __all__ = [
     "Parity",
     "Peak",
     "TextEncoder",
+    "Trace",
     "active_isa",
     "attention",
     "attention_varlen",
@@ -52,18 +54,21 @@ __all__ = [
     "nn",
     "parity",
     "peak",
+    "plot_attention",
     "rms_norm",
     "scaled_dot_product_attention",
     "set_isa",
     "set_num_threads",
+    "shared_words",
     "softmax",
     "trim",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "TextEncoder":  # on first use: importing headwise stays a matter of milliseconds
-        from .text import TextEncoder
+_LAZY = {"TextEncoder": ".text", "plot_attention": ".view.plot"}
 
-        return TextEncoder
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:  # on first use: importing headwise stays a matter of milliseconds
+        return getattr(import_module(_LAZY[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

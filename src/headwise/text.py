@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sized
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -16,8 +17,8 @@ from .functional.linear import Precision
 from .models import load
 from .models.hub import resolve
 from .models.sentence import read_sentence_model
-from .nn import Encoder
-from .tokenization import OnTruncate, tokenize
+from .nn import Encoder, Tokens, Trace
+from .tokenization import OnTruncate, tokenize, tokenize_one
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -243,6 +244,51 @@ class TextEncoder:
         if num_cut and on_truncate == "warn":
             self._warn(num_cut, len(cu_seqlens) - 1)
         return np.concatenate(input_ids), cu_seqlens
+
+    def explain(self, text: str, *, on_truncate: OnTruncate = "warn") -> Trace:
+        """Encode one text, and keep what is needed to look into every layer.
+
+        Parameters
+        ----------
+        text : str
+        on_truncate : {"warn", "error", "ignore"}
+            What to do about a text of more than `max_length` tokens, which is cut.
+
+        Returns
+        -------
+        Trace
+            Hidden states, attention weights and rollout, with the tokens as strings and their
+            places in the text. In a notebook it shows itself.
+
+        Raises
+        ------
+        TypeError
+            If `text` is not a str.
+        ValueError
+            If `text` holds a lone surrogate, or is too long and `on_truncate` is "error".
+
+        Examples
+        --------
+        >>> encoder = headwise.TextEncoder.from_pretrained("all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> trace = encoder.explain("I love Apple phones")  # doctest: +SKIP
+        >>> trace.tokens.strings  # doctest: +SKIP
+        ('[CLS]', 'i', 'love', 'apple', 'phones', '[SEP]')
+        >>> trace.attention(layers=0).shape  # doctest: +SKIP
+        (1, 12, 6, 6)
+
+        """
+        _check_on_truncate(on_truncate)
+        encoding = tokenize_one(self.tokenizer, text, on_truncate)
+        if encoding.overflowing and on_truncate == "warn":
+            self._warn(1, 1)
+        words = [-1 if word is None else word for word in encoding.word_ids]
+        tokens = Tokens(
+            text,
+            tuple(encoding.tokens),
+            np.array(encoding.offsets, np.int64).reshape(-1, 2),
+            np.array(words, np.int64),
+        )
+        return replace(self.encoder.trace(encoding.ids), tokens=tokens)
 
     def _warn(self, num_cut: int, num_texts: int) -> None:
         warnings.warn(

@@ -131,21 +131,13 @@ def _tokenize(
 ) -> Tokens:
     """Tokenize texts of which the first is ``texts[first]`` to the caller."""
     for index, text in enumerate(texts, first):
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{index}] is a {type(text).__name__}: it must be a str")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"texts[{index}] is not valid Unicode: {error}") from None
+        _check_text(f"texts[{index}]", text)
     input_ids, lengths, num_cut = array("i"), array("q"), 0
     for part in _parts(texts):
         for encoding in tokenizer.encode_batch_fast(part):
             if encoding.overflowing:
                 if on_truncate == "error":
-                    raise ValueError(
-                        f"texts[{first + len(lengths)}] has {_full_length(tokenizer, encoding)} "
-                        f"tokens: it must have at most max_length, {len(encoding)}"
-                    )
+                    raise _too_long(f"texts[{first + len(lengths)}]", tokenizer, encoding)
                 num_cut += 1
             input_ids.extend(encoding.ids)
             lengths.append(len(encoding))
@@ -163,9 +155,30 @@ def _parts(texts: list[str]) -> Iterator[Sequence[str]]:
     yield texts[start:]
 
 
-def _full_length(tokenizer: Tokenizer, encoding: Encoding) -> int:
-    special = int(tokenizer.num_special_tokens_to_add(False))
-    return len(encoding) + sum(len(part) - special for part in encoding.overflowing)
+def tokenize_one(tokenizer: Tokenizer, text: str, on_truncate: OnTruncate) -> Encoding:
+    """Return what the tokenizer says of one text, with strings and offsets; errors as above."""
+    _check_text("text", text)
+    encoding = tokenizer.encode(text)
+    if encoding.overflowing and on_truncate == "error":
+        raise _too_long("text", tokenizer, encoding)
+    return encoding
+
+
+def _check_text(name: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{name} is a {type(text).__name__}: it must be a str")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} is not valid Unicode: {error}") from None
+
+
+def _too_long(name: str, tokenizer: Tokenizer, encoding: Encoding) -> ValueError:
+    special = tokenizer.num_special_tokens_to_add(False)
+    length = len(encoding) + sum(len(part) - special for part in encoding.overflowing)
+    return ValueError(
+        f"{name} has {length} tokens: it must have at most max_length, {len(encoding)}"
+    )
 
 
 # The threads of the tokenizers package do not live on in a forked child, and a child that needs

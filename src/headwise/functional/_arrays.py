@@ -129,6 +129,21 @@ def as_integers(name: str, given: npt.ArrayLike) -> npt.NDArray[np.int64]:
     return contiguous(x.astype(np.int64, copy=False))
 
 
+def chosen_indices(name: str, given: Any, size: int) -> list[int]:
+    """Return the indices that a caller means, all in 0 .. size - 1; every one for None."""
+    if given is None:
+        return list(range(size))
+    if isinstance(given, slice):
+        return list(range(size)[given])
+    indices = np.atleast_1d(np.asarray(given))
+    if indices.size and (indices.dtype.kind not in "iu" or indices.ndim != 1):
+        raise TypeError(f"{name} is {given!r}: it must be an integer or a sequence of integers")
+    for i in indices.tolist():
+        if not -size <= i < size:
+            raise ValueError(f"{name} holds {i}: it must be {-size} to {size - 1}")
+    return [i % size for i in indices.tolist()]
+
+
 def as_cu_seqlens(name: str, given: npt.ArrayLike, tokens: int) -> npt.NDArray[np.int64]:
     """Return cumulative sequence lengths: 0, ascending, ending at ``tokens``."""
     starts = as_integers(name, given)

@@ -7,13 +7,13 @@ D head dimension of query and key, Dv of value.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import _core
-from ._arrays import Array, as_attention_floats, sum_dtype
+from ._arrays import Array, as_attention_floats, chosen_indices, sum_dtype
 from ._options import NO_WINDOW, KernelOptions, kernel_options
 from ._shapes import as_batch, check_dense
 
@@ -106,8 +106,8 @@ def attention_weights(
         attn_mask=attn_mask,
     )
     q4, k4 = as_batch(q, batch), as_batch(k, batch)
-    chosen_heads = _chosen("heads", heads, q4.shape[1])
-    chosen_rows = _chosen("rows", rows, q4.shape[2])
+    chosen_heads = chosen_indices("heads", heads, q4.shape[1])
+    chosen_rows = chosen_indices("rows", rows, q4.shape[2])
     keys = (k4.shape[2],)
     size = q4.shape[0], len(chosen_heads), len(chosen_rows)
     if column_sums:
@@ -169,21 +169,6 @@ def _weights_of(
             sinks=of_heads(options.sinks),
         ),
     )
-
-
-def _chosen(name: str, given: Any, size: int) -> list[int]:
-    """Return the indices meant, all in 0 .. size - 1."""
-    if given is None:
-        return list(range(size))
-    if isinstance(given, slice):
-        return list(range(size)[given])
-    indices = np.atleast_1d(np.asarray(given))
-    if indices.size and (indices.dtype.kind not in "iu" or indices.ndim != 1):
-        raise TypeError(f"{name} is {given!r}: it must be an integer or a sequence of integers")
-    for i in indices.tolist():
-        if not -size <= i < size:
-            raise ValueError(f"{name} holds {i}: it must be {-size} to {size - 1}")
-    return [i % size for i in indices.tolist()]
 
 
 def _runs(indices: list[int]) -> list[tuple[slice, slice]]:

@@ -2,6 +2,7 @@
 
 from .encoder import Encoder, sinusoidal_positions
 from .layers import EncoderLayer, FeedForward, LayerNorm, MultiHeadAttention
+from .trace import SharedWord, Tokens, Trace, shared_words
 
 __all__ = [
     "Encoder",
@@ -9,5 +10,9 @@ __all__ = [
     "FeedForward",
     "LayerNorm",
     "MultiHeadAttention",
+    "SharedWord",
+    "Tokens",
+    "Trace",
+    "shared_words",
     "sinusoidal_positions",
 ]

@@ -22,6 +22,8 @@ from .layers import (
     stack_layers,
     starts_of,
 )
+from .parameters import checked_weights, random_weights
+from .trace import Trace
 
 Positions = Literal["sinusoidal", "learned"]
 
@@ -141,7 +143,7 @@ class Encoder:
         self.embedding_norm = embedding_norm
 
         shapes = self.parameter_shapes()
-        w = _random_weights(shapes, seed) if weights is None else _checked_weights(weights, shapes)
+        w = random_weights(shapes, seed) if weights is None else checked_weights(weights, shapes)
 
         def norm_at(prefix: str) -> LayerNorm:
             return LayerNorm(w[prefix + ".weight"], w[prefix + ".bias"], layer_norm_eps)
@@ -326,6 +328,43 @@ class Encoder:
             return x.reshape(shape)
         return x.reshape(shape), [state.reshape(shape) for state in states]
 
+    def trace(
+        self, input_ids: npt.ArrayLike, *, token_type_ids: npt.ArrayLike | None = None
+    ) -> Trace:
+        """Encode one sequence, and keep what is needed to look into every layer.
+
+        Parameters
+        ----------
+        input_ids : array of int, shape (T,)
+        token_type_ids : array of int, shape (T,), optional
+            0 by default.
+
+        Returns
+        -------
+        Trace
+            Hidden states of every layer, the same bits as without a trace, and attention weights,
+            computed when they are asked for.
+
+        Raises
+        ------
+        ValueError
+            If `input_ids` is not one sequence, an id is outside the vocabulary or there are more
+            than `max_positions`.
+
+        Examples
+        --------
+        >>> import headwise as hw
+        >>> encoder = hw.Encoder(vocab_size=100, num_layers=2)
+        >>> trace = encoder.trace([5, 7, 11])
+        >>> trace.hidden_states.shape, trace.attention(layers=1, heads=[0, 3]).shape
+        ((3, 3, 512), (1, 2, 3, 3))
+        """
+        ids = as_integers("input_ids", input_ids)
+        if ids.ndim != 1:
+            raise ValueError(f"input_ids has shape {describe(ids.shape)}: it must be (T,)")
+        output, states = self(ids, token_type_ids=token_type_ids, return_hidden_states=True)
+        return Trace(self, ids, np.stack(states), output)
+
     def _embed(
         self,
         ids: npt.NDArray[np.int64],
@@ -397,42 +436,3 @@ def sinusoidal_positions(length: int, hidden_size: int) -> Array:
     column = np.arange(hidden_size)
     angle = np.arange(length)[:, None] / 10000.0 ** (column // 2 * 2 / hidden_size)
     return np.where(column % 2 == 0, np.sin(angle), np.cos(angle)).astype(np.float32)
-
-
-def _random_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str, Array]:
-    rng = np.random.default_rng(seed)
-
-    def draw(name: str, shape: tuple[int, ...]) -> Array:
-        if name.startswith("embeddings.") and len(shape) == 2:
-            return rng.standard_normal(shape, np.float32)
-        if len(shape) == 2:
-            bound = (6 / sum(shape)) ** 0.5
-            return rng.uniform(-bound, bound, shape).astype(np.float32)
-        fill = 1.0 if name.endswith("norm.weight") else 0.0
-        return np.full(shape, fill, np.float32)
-
-    return {name: draw(name, shape) for name, shape in shapes.items()}
-
-
-def _checked_weights(
-    weights: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, Array]:
-    for title, names in (
-        ("weights lacks", shapes.keys() - weights.keys()),
-        ("weights has what the model does not:", weights.keys() - shapes.keys()),
-    ):
-        if names:
-            some = sorted(names)[:3]
-            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise ValueError(f"{title} {', '.join(some)}{more}")
-    checked = {}
-    for name, shape in shapes.items():
-        w = np.asarray(weights[name])
-        if w.dtype != np.float32:
-            raise TypeError(f"weights[{name!r}] has dtype {w.dtype}: it must be float32")
-        if w.shape != shape:
-            raise ValueError(
-                f"weights[{name!r}] has shape {describe(w.shape)}: it must be {describe(shape)}"
-            )
-        checked[name] = w
-    return checked

@@ -188,14 +188,36 @@ class MultiHeadAttention:
         hidden: npt.ArrayLike,
         cu_seqlens: npt.ArrayLike | None = None,
         *,
+        heads: int | Sequence[int] | None = None,
         is_causal: bool = False,
     ) -> list[Array]:
-        """Return the attention probabilities, a (H, S, S) array for each sequence of length S."""
+        """Return the attention probabilities of each sequence.
+
+        Parameters
+        ----------
+        hidden, cu_seqlens, is_causal
+            As when the layer is called.
+        heads : int or sequence of int, optional
+            The heads wanted, in this order; all by default.
+
+        Returns
+        -------
+        list of N arrays, shape (heads, S, S)
+            For each sequence of length S: row i is what token i gives to each token.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As when the layer is called, or if a head is out of range.
+        """
         query, key, _ = self._project(hidden)
         starts = starts_of(query, cu_seqlens)
         return [
             attention_weights(
-                query[begin:end].swapaxes(0, 1), key[begin:end].swapaxes(0, 1), is_causal=is_causal
+                query[begin:end].swapaxes(0, 1),
+                key[begin:end].swapaxes(0, 1),
+                heads=heads,
+                is_causal=is_causal,
             )
             for begin, end in pairwise(starts)
         ]
@@ -322,6 +344,29 @@ class EncoderLayer:
         is_causal: bool = False,
     ) -> Array:
         """Return the (T, E) result for hidden (T, E); parameters as of the attention layer."""
+        result = np.array(self._checked(hidden), order="C")
+        self._stack.run(result, starts_of(result, cu_seqlens), 0, 1, is_causal)
+        return result
+
+    def attention_weights(
+        self,
+        hidden: npt.ArrayLike,
+        cu_seqlens: npt.ArrayLike | None = None,
+        *,
+        heads: int | Sequence[int] | None = None,
+        is_causal: bool = False,
+    ) -> list[Array]:
+        """Return the attention probabilities of this layer when it reads `hidden` (T, E).
+
+        They are those of :meth:`MultiHeadAttention.weights`, of what the attention of this layer
+        reads: `hidden`, or its normalisation if `norm` is "pre".
+        """
+        x = self._checked(hidden)
+        if self.norm == "pre":
+            x = self.attention_norm(x)
+        return self.attention.weights(x, cu_seqlens, heads=heads, is_causal=is_causal)
+
+    def _checked(self, hidden: npt.ArrayLike) -> Array:
         (x,) = as_floats(hidden=hidden)
         if x.dtype != np.float32:
             raise TypeError(f"hidden has dtype {x.dtype}: it must be float32")
@@ -330,9 +375,7 @@ class EncoderLayer:
                 f"hidden has shape {describe(x.shape)}: it must be "
                 f"(T, {self.attention.hidden_size})"
             )
-        result = np.array(x, order="C")
-        self._stack.run(result, starts_of(result, cu_seqlens), 0, 1, is_causal)
-        return result
+        return x
 
     @cached_property
     def _stack(self) -> _core.EncoderStack:

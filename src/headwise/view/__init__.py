@@ -1,0 +1,1 @@
+"""Attention to look at: a page for a browser, a figure for a notebook."""
