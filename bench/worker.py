@@ -24,18 +24,21 @@ class Worker:
     """One that runs `task` with `threads` threads: to be entered, and called."""
 
     def __init__(self, task: str, library: str, size: int, threads: int) -> None:
+        self.command = [sys.executable, __file__, task, library, str(size)]
         # headwise passes it on to torch, onnxruntime and OpenVINO; BLAS reads it here.
         names = ("HEADWISE", "OMP", "OPENBLAS", "MKL")
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, task, library, str(size)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {f"{name}_NUM_THREADS": str(threads) for name in names},
-        )
+        self.threads = {f"{name}_NUM_THREADS": str(threads) for name in names}
 
     def __enter__(self) -> Worker:
-        self.megabytes = json.loads(self.answer())["MB"]
+        pipe, environment = subprocess.PIPE, os.environ | self.threads
+        self.process = subprocess.Popen(
+            self.command, stdin=pipe, stdout=pipe, text=True, env=environment
+        )
+        try:
+            self.megabytes = json.loads(self.answer())["MB"]
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __call__(self) -> None:
@@ -50,7 +53,7 @@ class Worker:
         for line in self.process.stdout:
             if line.startswith(MARK):
                 return line.removeprefix(MARK)
-        raise RuntimeError(f"{' '.join(self.process.args)} ended with {self.process.wait()}")
+        raise RuntimeError(f"{' '.join(self.command)} ended with {self.process.wait()}")
 
 
 def attention(library: str, length: int) -> tuple[float, Callable[[], object]]:

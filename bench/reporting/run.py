@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,18 @@ class Benchmark:
 
     @property
     def peak(self) -> float:
-        """GFLOP/s of multiply-adds, the mean of just before and just after."""
-        return fmean(self.info["peak"])
+        """GFLOP/s of multiply-adds: just before or just after, whichever was more."""
+        return max(self.info["peak"])
+
+    @property
+    def cost(self) -> float:
+        """Operations the machine could have done meanwhile: no slower clock makes it more."""
+        return self.median * self.peak
+
+    @property
+    def steady(self) -> bool:
+        """Whether the peak stayed within a tenth: a fraction of it means little otherwise."""
+        return max(self.info["peak"]) < 1.1 * min(self.info["peak"])
 
     @property
     def gflops(self) -> float | None:
@@ -62,7 +71,7 @@ class Benchmark:
     def fraction(self) -> float | None:
         """What it reaches of the peak of multiply-adds, or of bandwidth where that is the limit."""
         if self.bandwidth is not None:
-            return self.bandwidth / fmean(self.info["read"])
+            return self.bandwidth / max(self.info["read"])
         return None if self.gflops is None else self.gflops / self.peak
 
     @property
@@ -88,7 +97,7 @@ class Run:
     def read(cls, path: Path) -> Run:
         """Read a JSON file, refusing one that these suites did not write."""
         try:
-            data = json.loads(path.read_text())
+            data = json.loads(path.read_text("utf-8"))
         except ValueError:
             raise ValueError(f"{path} is not JSON: was anything timed?") from None
         if "headwise" not in data:
@@ -105,22 +114,24 @@ class Run:
             groups.setdefault(b.group, {})[b.library] = b
         return groups
 
-    @cached_property
+    @property
     def missing(self) -> list[str]:
         """Peers that were not installed."""
         return [name for name, version in self.environment["versions"].items() if version is None]
 
-    def peak(
-        self, precision: str, pick: Callable = lambda values: sorted(values)[len(values) // 2]
-    ):
+    def peak(self, precision: str, pick: Callable = median) -> float:
         """Return the peak in a precision over the whole run: its median, or what `pick` says."""
-        ends = [self.added["peaks"][when][precision] for when in ("before", "after")]
-        during = [b.peak for b in self.benchmarks if b.precision == precision]
-        return pick([*ends, *during])
+        during = (b.peak for b in self.benchmarks if b.precision == precision)
+        return pick([*self._ends(precision), *during])
 
     @property
     def read_bandwidth(self) -> float:
-        return fmean(self.added["peaks"][when]["read"] for when in ("before", "after"))
+        """GB/s, the median over the whole run."""
+        during = (max(b.info["read"]) for b in self.benchmarks if "read" in b.info)
+        return median([*self._ends("read"), *during])
+
+    def _ends(self, name: str) -> list[float]:
+        return [self.added["peaks"][when][name] for when in ("before", "after")]
 
 
 def slim(data: dict) -> dict:
