@@ -245,12 +245,10 @@ def time(seconds: float) -> str:
     >>> time(0.0123456), time(2.5e-6), time(12.0)
     ('12.3 ms', '2.50 us', '12.0 s')
     """
-    for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
-        if seconds * factor >= 1 or unit == "us":
-            value = seconds * factor
-            digits = 2 if value < 10 else 1 if value < 100 else 0
-            return f"{value:.{digits}f} {unit}"
-    raise AssertionError
+    factor, unit = (1, "s") if seconds >= 1 else (1e3, "ms") if seconds >= 1e-3 else (1e6, "us")
+    value = factor * seconds
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f} {unit}"
 
 
 def of_peak(b: Benchmark | None) -> str:
