@@ -6,7 +6,15 @@ SOURCES := pyproject.toml CMakeLists.txt $(shell find src csrc -type f -not -nam
 CXX_FILES := $(shell find csrc -name '*.cpp' -o -name '*.h')
 HOST_FILES := $(filter-out csrc/kernels%,$(wildcard csrc/*.cpp))
 
-.PHONY: demo test bench docs lint format dev clean
+# Another environment for the benchmarks, used as it is: make bench BENCH_PYTHON=/path/bin/python
+BENCH_PYTHON := $(BIN)/python
+BENCH_RUN := bench/results/run.json
+# What is slow is timed three times, all else for half a second.
+BENCH_TIMES := --benchmark-max-time=0.5 --benchmark-min-rounds=3
+# Installs into .venv alone.
+OWN = $(if $(filter $(BIN)/python,$(BENCH_PYTHON)),$(VENV)/.installed-$(1))
+
+.PHONY: demo test bench bench-peers bench-publish bench-compare report docs lint format dev clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -14,9 +22,33 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest --pyargs tests README.md docs headwise
 
+# Times, into bench/results/run.json, and reports, into run.html and run.md beside it.
 # BENCH_ARGS=--benchmark-disable checks the results and times nothing.
-bench: $(VENV)/.installed-test
-	$(BIN)/python -m pytest bench $(BENCH_ARGS)
+bench: $(call OWN,test)
+ifneq ($(findstring --benchmark-disable,$(BENCH_ARGS)),)
+	$(BENCH_PYTHON) -m pytest bench $(BENCH_ARGS)
+else
+	mkdir -p $(dir $(BENCH_RUN))
+	$(BENCH_PYTHON) -m pytest bench --benchmark-json=$(BENCH_RUN) $(BENCH_TIMES) $(BENCH_ARGS)
+	$(BENCH_PYTHON) bench/report.py $(BENCH_RUN)
+endif
+
+# Installs what headwise is held against: torch and others, some GB.
+bench-peers: $(VENV)/.installed-test
+	$(BIN)/pip install --quiet '.[bench]'
+
+# Makes that run the one which the README and the documentation show.
+bench-publish: $(call OWN,test)
+	$(BENCH_PYTHON) bench/report.py $(BENCH_RUN) --publish
+
+# Makes them again from the run that they show.
+report: $(call OWN,test)
+	$(BENCH_PYTHON) bench/report.py
+
+# Builds and times headwise as it is at a commit and as it is here: has anything become slower?
+BASE ?= HEAD
+bench-compare: $(call OWN,dev)
+	$(BENCH_PYTHON) bench/against.py $(BASE) $(BENCH_ARGS)
 
 # Into build/docs; a warning is an error. Neither building it nor reading it needs a network.
 docs: $(VENV)/.installed-docs

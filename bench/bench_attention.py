@@ -34,6 +34,10 @@ def name(case):
     return "x".join(map(str, shape)) + f"-{dtype}" + ("-causal" if causal else "")
 
 
+def describe(case):
+    return f"attention {name(case).replace('-', ', ')}"
+
+
 def draw(shape):
     B, Hq, Hkv, Sq, Sk, D = shape
     rng = np.random.default_rng(0)
@@ -45,7 +49,7 @@ def draw(shape):
 @pytest.mark.parametrize("case", CASES, ids=name)
 def bench_attention(measure, case, library, benchmark):
     (B, Hq, Hkv, Sq, Sk, D), dtype, causal = case
-    benchmark.group = f"attention {name(case)}"
+    benchmark.group = describe(case)
     q, k, v = draw(case[0])
     call = peers_attention.attention(library, dtype, q, k, v, causal)
 
@@ -57,11 +61,13 @@ def bench_attention(measure, case, library, benchmark):
     np.testing.assert_allclose(got, expected, atol=tolerance)
 
     pairs = Sq * Sk - (Sq * (Sq - 1) // 2 if causal else 0)
+    size = 2 if dtype == "bfloat16" else 4
     measure(
         call,
         flops=4 * B * Hq * D * pairs,
-        read_bytes=8 * B * Hkv * Sk * D if Sq == 1 else None,
-        dtype=dtype,
+        nbytes=size * D * (2 * B * Hq * Sq + 2 * B * Hkv * Sk),
+        memory_bound=Sq == 1,
+        precision=dtype,
     )
 
 
@@ -101,4 +107,4 @@ def bench_dtypes(measure, dtype, benchmark):
     benchmark.group = "dtypes at 1x12x12x2048x2048x64"
     kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else np.dtype(dtype)
     q, k, v = (x.astype(kind) for x in draw((1, 12, 12, QUERIES, KEYS, 64)))
-    measure(lambda: hw.attention(q, k, v), flops=4 * 12 * QUERIES * KEYS * 64, dtype=dtype)
+    measure(lambda: hw.attention(q, k, v), flops=4 * 12 * QUERIES * KEYS * 64, precision=dtype)

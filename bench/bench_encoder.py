@@ -34,9 +34,33 @@ def bench_minilm(measure, name, precision, library, benchmark):
     texts, encode = SETS[name][::step], minilm(library, precision)
     lowest = check(library, precision, encode(texts), minilm_vectors(name, step), atol=2e-6)
     benchmark.extra_info["lowest cosine"] = lowest
-    lengths = [len(ids) for ids in peers_encoder.tokenizer(models.minilm())(texts)]
-    flops = models.flops(models.minilm(), lengths)
-    measure(lambda: encode(texts), flops=flops, texts=len(texts), dtype=precision)
+    measure(lambda: encode(texts), **cost(texts, precision))
+
+
+def cost(texts, precision):
+    """Return what embedding these texts by MiniLM takes, for `measure`."""
+    folder = models.minilm()
+    lengths = [len(ids) for ids in peers_encoder.tokenizer(folder)(texts)]
+    return {
+        "flops": models.flops(folder, lengths),
+        "nbytes": models.nbytes(folder, precision, len(texts)),
+        "texts": len(texts),
+        "precision": precision,
+    }
+
+
+@pytest.mark.parametrize(("precision", "library"), cases(peers_encoder.TEXT_ENCODERS))
+@pytest.mark.parametrize("count", [1, 4, 16, 64, 256])
+def bench_batch(measure, count, precision, library, benchmark):
+    """A call with `count` short texts. Peers cut it into batches of 32."""
+    benchmark.group = f"MiniLM {precision}, {count} short"
+    texts = SETS["256 short"][: min(count, 4) if benchmark.disabled else count]
+    encode = minilm(library, precision)
+    expected = minilm("headwise", "float32")(texts)
+    benchmark.extra_info["lowest cosine"] = check(
+        library, precision, encode(texts), expected, atol=2e-6
+    )
+    measure(lambda: encode(texts), **cost(texts, precision))
 
 
 def bert_base(library, precision, batch):
@@ -60,5 +84,10 @@ def bench_bert_base(measure, precision, library, benchmark):
     benchmark.extra_info["lowest cosine"] = check(
         library, precision, run(*batch), expected, atol=2e-5
     )
-    flops = models.flops(models.bert_base(), [batch[0].shape[1]] * len(batch[0]))
-    measure(lambda: run(*batch), flops=flops, dtype=precision)
+    sequences, length = batch[0].shape
+    measure(
+        lambda: run(*batch),
+        flops=models.flops(models.bert_base(), [length] * sequences),
+        nbytes=models.nbytes(models.bert_base(), precision, sequences * length),
+        precision=precision,
+    )

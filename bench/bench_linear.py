@@ -31,4 +31,5 @@ def bench_linear(measure, shape, precision, library, benchmark):
     got = call()
     got = np.asarray(got.float() if hasattr(got, "float") else got)
     np.testing.assert_allclose(got, expected, atol=TOLERANCES[precision] * np.abs(expected).max())
-    measure(call, flops=2 * M * K * N, dtype=precision)
+    weights = {"float32": 4, "bfloat16": 2, "int8": 1}[precision] * K * N
+    measure(call, flops=2 * M * K * N, nbytes=4 * M * (K + N) + weights, precision=precision)

@@ -25,7 +25,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("precision", "library"), CASES)
-def bench_load(precision, library, benchmark):
+def bench_load(measure, precision, library, benchmark):
     benchmark.group = f"load MiniLM {precision}, then 512 mixed"
     # Exports the model on first use, and skips here what is not installed.
     peers_encoder.text_encoder(library, precision, models.minilm())
@@ -37,6 +37,6 @@ def bench_load(precision, library, benchmark):
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         reports.append(json.loads(done.stdout.splitlines()[-1]))
 
-    benchmark.pedantic(run, rounds=3)
+    measure(run, precision=precision, rounds=3)
     for key in reports[0]:
         benchmark.extra_info[key] = statistics.median(report[key] for report in reports)

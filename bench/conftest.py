@@ -1,37 +1,63 @@
 """What every benchmark shares: equal threads, the machine's peak, a table of fractions of it.
 
 A benchmark checks its result before it is timed. Times are medians; GFLOP/s and GB/s come with the
-fraction of what ``headwise.peak()`` measured in the same run, as no time means much by itself.
+fraction of the peak that was measured just before and just after, as no time means much by itself.
 """
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
+import machine
 import pytest
 from peers import Unavailable
+from reporting.run import Benchmark
 
 import headwise as hw
+from headwise import _core
 
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
+PROBE = 0.1  # s: CPUs that were idle may take some 30 ms to get going
+SKIPPED = pytest.StashKey[dict]()  # why, to the names of the benchmarks
+BEFORE = pytest.StashKey[dict]()  # the peak, and how busy the machine was
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--libraries", help="measure these alone, parted by commas; headwise is one of them"
+    )
+
+
+def pytest_configure(config):
+    config.stash[SKIPPED] = {}
+
+
+def pytest_collection_modifyitems(config, items):
+    if wanted := config.getoption("libraries"):
+        wanted, everything = wanted.split(","), list(items)
+        items[:] = [item for item in items if library(item) in wanted]
+        config.hook.pytest_deselected(items=[x for x in everything if x not in items])
+
+
+def library(item):
+    """Return whose time it is: headwise's where no library is named."""
+    return item.callspec.params.get("library", "headwise") if hasattr(item, "callspec") else None
+
 
 @pytest.hookimpl(wrapper=True)
-def pytest_pyfunc_call():
+def pytest_pyfunc_call(pyfuncitem):
     try:
         return (yield)
     except Unavailable as reason:
+        pyfuncitem.config.stash[SKIPPED].setdefault(str(reason), []).append(pyfuncitem.name)
         pytest.skip(str(reason))
 
 
 @cache
 def machine_peak():
-    return hw.peak(0.5)
-
-
-@pytest.fixture(scope="session")
-def peak():
-    return machine_peak()
+    return hw.peak()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -41,65 +67,98 @@ def equal_threads(request):
     Untimed it gets one: on a busy machine its threads wait for each other in every small product.
     """
     untimed = request.config.getoption("benchmark_disable")
+    if not untimed:
+        load = os.getloadavg()[0]
+        request.config.stash[BEFORE] = {"load": load, "peak": machine_peak()._asdict()}
     with threadpoolctl.threadpool_limits(1 if untimed else hw.get_num_threads()):
         yield
 
 
 @pytest.fixture
-def measure(benchmark, peak):
-    """Return a function that times a call and notes its GFLOP/s, GB/s or texts/s."""
+def measure(benchmark):
+    """Return a function that times a call, and notes what it computed and the peak meanwhile.
 
-    def run(function, *, flops=None, read_bytes=None, texts=None, dtype="float32"):
-        benchmark.pedantic(
-            function, rounds=1, warmup_rounds=1
-        ) if benchmark.disabled else benchmark(function)
+    `flops` and `nbytes` are what cannot be avoided: no padding, and everything read once.
+    """
+
+    def run(
+        function,
+        *,
+        flops=None,
+        nbytes=None,
+        texts=None,
+        precision="float32",
+        memory_bound=False,
+        rounds=None,
+    ):
         if benchmark.disabled:
+            benchmark.pedantic(function)
             return
-        seconds = benchmark.stats.stats.median
-        info = benchmark.extra_info
-        if flops is not None:
-            info["GFLOP/s"] = 1e-9 * flops / seconds
-            # float16 is widened: its peak is float32's
-            info["of peak"] = info["GFLOP/s"] / getattr(peak, dtype, peak.float32)
-        if read_bytes is not None:
-            info["GB/s"] = 1e-9 * read_bytes / seconds
-            info["of read bandwidth"] = info["GB/s"] / peak.read
-        if texts is not None:
-            info["texts/s"] = texts / seconds
+        # float16 is widened: its peak is float32's
+        probe = "float32" if precision == "float16" else precision
+        peak, read = [_core.peak_flops(probe, PROBE)], []
+        if memory_bound:
+            read.append(_core.peak_bandwidth(0.2))
+        if rounds:
+            benchmark.pedantic(function, rounds=rounds)
+        else:
+            benchmark(function)
+        peak.append(_core.peak_flops(probe, PROBE))
+        if memory_bound:
+            read.append(_core.peak_bandwidth(0.2))
+        known = {"flops": flops, "bytes": nbytes, "texts": texts, "peak": peak, "read": read}
+        benchmark.extra_info["precision"] = precision
+        benchmark.extra_info |= {name: value for name, value in known.items() if value}
 
     return run
 
 
-def pytest_benchmark_update_machine_info(config, machine_info):
-    machine_info["headwise"] = {
-        "version": hw.__version__,
-        "isa": hw.active_isa(),
-        "threads": hw.get_num_threads(),
-        "peak": machine_peak()._asdict(),
+def pytest_benchmark_update_machine_info(machine_info):
+    machine_info["headwise"] = machine.record()
+
+
+@cache
+def sizes():
+    return machine.sizes()
+
+
+@cache
+def peak_after():
+    return hw.peak()
+
+
+def pytest_benchmark_update_json(config, output_json):
+    """Add what differs from run to run: in machine_info it would hinder --benchmark-compare."""
+    before = config.stash[BEFORE]
+    output_json["headwise"] = {
+        "peaks": {"before": before["peak"], "after": peak_after()._asdict()},
+        "load": before["load"],
+        "sizes": sizes(),
+        "skipped": config.stash[SKIPPED],
     }
 
 
 def pytest_terminal_summary(terminalreporter, config):
     session = getattr(config, "_benchmarksession", None)
-    runs = [b for b in session.benchmarks if b.extra_info] if session else []
-    if not runs:
+    timed = [b for b in session.benchmarks if b.extra_info] if session else []
+    if not timed or session.disabled:
         return
+    runs = [Benchmark.from_json(b.as_dict(include_data=False)) for b in timed]
     terminalreporter.section("rates")
     terminalreporter.write_line(
         f"{hw.active_isa()}, {hw.get_num_threads()} threads; peak {describe(machine_peak())}"
     )
-    groups = {}  # library (or the test, where it is headwise's alone) to median, by group
+    groups = {}  # of each group the median by library
     for run in runs:
-        libraries = groups.setdefault(run.group, {})
-        libraries[(run.params or {}).get("library", run.name)] = run.stats.median
+        groups.setdefault(run.group, {})[run.library] = run.median
     for run in runs:
-        rates = [rate(name, value) for name, value in run.extra_info.items()]
         ours = groups[run.group].get("headwise")
-        ratio = f"  headwise is {run.stats.median / ours:.2f} x" if ours else ""
+        ratio = f"  headwise is {run.median / ours:.2f} x" if ours else ""
         terminalreporter.write_line(
-            f"{run.name:75} {run.stats.median * 1e6:12.1f} us  {', '.join(rates)}{ratio}"
+            f"{run.name:75} {run.median * 1e6:12.1f} us  {', '.join(rates(run))}{ratio}"
         )
-    terminalreporter.section("headwise and the fastest peer")
+    if any(len(medians) > 1 for medians in groups.values()):
+        terminalreporter.section("headwise and the fastest peer")
     for group, medians in groups.items():
         ours = medians.pop("headwise", None)
         if ours and medians:
@@ -113,9 +172,20 @@ def describe(peak):
     return ", ".join(f"{name} {value:.0f} G/s" for name, value in rates) + f", read {read:.0f} GB/s"
 
 
-def rate(name, value):
-    if name.startswith("of "):
-        return f"{name} {value:.1%}"
-    if name == "lowest cosine":
-        return f"{name} {value:.5f}"
-    return f"{value:.1f} {name}"
+def rates(run):
+    """Yield what there is to say of a benchmark beside its time."""
+    for value, unit in (
+        (run.gflops, "GFLOP/s"),
+        (run.bandwidth, "GB/s"),
+        (run.texts, "texts/s"),
+    ):
+        if value is not None:
+            yield f"{value:.1f} {unit}"
+    if run.fraction is not None:
+        limit = "read bandwidth" if run.bandwidth is not None else "peak"
+        yield f"{run.fraction:.1%} of {limit}"
+    for name, value in run.info.items():
+        if name.startswith(("ms ", "MB")):
+            yield f"{value:.1f} {name}"
+        elif name == "lowest cosine":
+            yield f"{name} {value:.5f}"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 import sys
 import time
-from pathlib import Path
+
+import memory
 
 LIBRARIES = {  # and what a program that embeds texts with it would import
     "headwise": ["headwise"],
@@ -38,13 +38,11 @@ def embed_once(library: str, precision: str, name: str) -> dict[str, float]:
     encode(SETS["one short"])
     first = time.perf_counter()
     encode(SETS[name])
-    # Not getrusage: its maximum begins with that of the parent.
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]
     return {
         "ms to import": 1e3 * (imported - before),
         "ms to load": 1e3 * (loaded - found),
         "ms to the first vector": 1e3 * (first - loaded),
-        "MB peak": int(peak) / 1024,
+        "MB peak": memory.peak(),
     }
 
 

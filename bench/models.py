@@ -43,6 +43,14 @@ def flops(folder: Path, lengths: np.ndarray) -> float:
     return layers * (2 * (4 * E * E + 2 * E * F) * lengths.sum() + 4 * E * (lengths**2).sum())
 
 
+def nbytes(folder: Path, precision: str, vectors: int) -> float:
+    """Return what has to be read and written at least: linear weights once, and `vectors` rows."""
+    c = read(folder / "config.json")
+    E, F, layers = c["hidden_size"], c["intermediate_size"], c["num_hidden_layers"]
+    size = {"float32": 4, "bfloat16": 2, "int8": 1}[precision]
+    return size * layers * (4 * E * E + 2 * E * F) + 4 * E * vectors
+
+
 def bert_base() -> Path:
     """Return the folder of a BERT-base as it is before training, written on first use."""
     folder = FOLDER / "bert-base-random"

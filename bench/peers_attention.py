@@ -14,8 +14,7 @@ ATTENTION = ("headwise", "numpy", "torch", *ONNXRUNTIME, "openvino")
 
 
 def numpy_attention(q, k, v, causal):
-    group = q.shape[1] // k.shape[1]
-    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    k, v = _repeat(q, k, v)
     scores = q @ k.swapaxes(-1, -2) / np.sqrt(np.float32(q.shape[-1]))
     if causal:
         ahead = np.triu(np.ones(scores.shape[-2:], bool), 1 + k.shape[2] - q.shape[2])
@@ -40,7 +39,8 @@ def attention(library: str, dtype: str, q, k, v, causal: bool) -> Callable[[], n
 
 
 def _repeat(q, *arrays):
-    return [np.repeat(x, q.shape[1] // x.shape[1], axis=1) for x in arrays]
+    group = q.shape[1] // arrays[0].shape[1]
+    return arrays if group == 1 else [np.repeat(x, group, axis=1) for x in arrays]
 
 
 def _headwise_attention(dtype, q, k, v, causal):
