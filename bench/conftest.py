@@ -7,6 +7,7 @@ fraction of the peak that was measured just before and just after, as no time me
 from __future__ import annotations
 
 import os
+import time
 from functools import cache
 
 import machine
@@ -20,6 +21,7 @@ from headwise import _core
 threadpoolctl = pytest.importorskip("threadpoolctl")
 
 PROBE = 0.1  # s: CPUs that were idle may take some 30 ms to get going
+PATIENCE = 10  # s: with a machine that is slower than it was
 SKIPPED = pytest.StashKey[dict]()  # why, to the names of the benchmarks
 BEFORE = pytest.StashKey[dict]()  # the peak, and how busy the machine was
 
@@ -74,6 +76,26 @@ def equal_threads(request):
         yield
 
 
+best_peaks = {}  # by what is probed and the number of threads
+
+
+def settled_peak(probe):
+    """Return the peak once it is near the best seen: libraries are to meet the same clock.
+
+    Clocks of shared machines halve for seconds at a time. One that stays low is the new normal.
+    """
+    key = probe, hw.get_num_threads()
+    end, seen = time.monotonic() + PATIENCE, [_core.peak_flops(probe, PROBE)]
+    while seen[-1] < 0.9 * best_peaks.get(key, 0):
+        if time.monotonic() > end:
+            best_peaks[key] = max(seen)
+            break
+        time.sleep(0.2)
+        seen.append(_core.peak_flops(probe, PROBE))
+    best_peaks[key] = max(seen[-1], best_peaks.get(key, 0))
+    return seen[-1]
+
+
 @pytest.fixture
 def measure(benchmark):
     """Return a function that times a call, and notes what it computed and the peak meanwhile.
@@ -96,7 +118,7 @@ def measure(benchmark):
             return
         # float16 is widened: its peak is float32's
         probe = "float32" if precision == "float16" else precision
-        peak, read = [_core.peak_flops(probe, PROBE)], []
+        peak, read = [settled_peak(probe)], []
         if memory_bound:
             read.append(_core.peak_bandwidth(0.2))
         if rounds:

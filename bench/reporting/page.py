@@ -61,8 +61,8 @@ def summary(run: Run) -> str:
         f"Measured on {run.date} at commit {run.commit} on {environment['threads']} threads of "
         f"{run.cpu} ({environment['isa']}), every library with as many. Medians ± half the "
         "distance of the quartiles; the peak is that of multiply-adds in registers, or of reading "
-        "memory where that is the limit, measured just before and after each benchmark (~: it "
-        "moved)."
+        "memory where that is the limit, measured just before and after each benchmark; ~ where it "
+        "moved, so that a fraction or a ratio says less."
         + (f" Not installed, not measured: {', '.join(run.missing)}." if run.missing else "")
     )
 

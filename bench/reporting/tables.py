@@ -226,8 +226,11 @@ def fastest_other(libraries: dict[str, Benchmark]) -> Benchmark | None:
 
 
 def ratio(other: Benchmark | None, ours: Benchmark | None) -> str:
-    """Return how much faster headwise is."""
-    return f"{other.median / ours.median:.2f} x" if other and ours else ""
+    """Return how much faster headwise is, with ~ where the two met different clocks."""
+    if other is None or ours is None:
+        return ""
+    alike = 0.87 < other.peak / ours.peak < 1.15 and other.steady and ours.steady
+    return together(f"{'' if alike else '~'}{other.median / ours.median:.2f} x")
 
 
 def spread(b: Benchmark | None) -> str:
