@@ -18,6 +18,8 @@ namespace {
 constexpr int64_t kGroupTokens = 400;
 // Below this many a thread the time goes into reading weights: better all threads read each weight once.
 constexpr int64_t kFewTokens = 48;
+// With more groups for each thread than this it hardly matters where they part.
+constexpr int64_t kFewRounds = 8;
 // parallel_for() of one layer: 4 linear layers, attention, 2 norms.
 constexpr int64_t kPhasesPerLayer = 7;
 
@@ -192,6 +194,44 @@ std::vector<Group> groups_of(const hw_encoder_params& a, int64_t count) {
   return groups;
 }
 
+// What the threads do: take groups, each thread one after the other; then the rest, all together.
+struct Plan {
+  std::vector<Group> apart;
+  Group together;
+  int64_t longest;  // rows, as if for one thread, until all are done
+};
+
+// As many groups for each thread, `rounds`; what does not go round evenly is shared by all at the end.
+Plan plan_in_rounds(const hw_encoder_params& a, int threads, int64_t rounds) {
+  Plan plan{groups_of(a, threads * rounds), {}, 0};
+  std::vector<Group>& groups = plan.apart;
+  const size_t odd = groups.size() < 4 * size_t(threads) ? groups.size() % size_t(threads) : 0;
+  if (odd > 0) {
+    plan.together = groups[groups.size() - odd];
+    plan.together.count = a.batch - plan.together.first;
+    plan.together.rows = a.starts[a.batch] - plan.together.first_row;
+    groups.resize(groups.size() - odd);
+  }
+  std::vector<int64_t> busy(static_cast<size_t>(threads));  // rows of each thread: who is free takes the next
+  for (const Group& group : groups) *std::min_element(busy.begin(), busy.end()) += group.rows;
+  plan.longest = *std::max_element(busy.begin(), busy.end()) + plan.together.rows / threads;
+  return plan;
+}
+
+Plan plan_of(const hw_encoder_params& a, int64_t rows, int threads) {
+  if (threads == 1) return plan_in_rounds(a, 1, (rows + kGroupTokens - 1) / kGroupTokens);
+  if (rows < threads * kFewTokens) return {{}, {0, a.batch, a.starts[0], rows}, 0};
+  const int64_t wanted = (rows + threads * kGroupTokens - 1) / (threads * kGroupTokens);
+  Plan best = plan_in_rounds(a, threads, wanted);
+  // Few groups of long sequences may part badly: somewhat longer or shorter ones do better then.
+  if (wanted <= kFewRounds)
+    for (int64_t rounds = (wanted + 1) / 2; rounds <= 2 * wanted; ++rounds) {
+      Plan other = plan_in_rounds(a, threads, rounds);
+      if (double(other.longest) < 0.97 * double(best.longest)) best = std::move(other);
+    }
+  return best;
+}
+
 // Each thread takes groups, one after the other.
 hw_status run_apart(const hw_encoder_params& a, const Stack& stack, const std::vector<Group>& groups,
                     int threads) {
@@ -237,24 +277,9 @@ hw_status encode(const hw_encoder_params& a, const KernelTable& kernels) {
   const double weights = double(a.hidden_size) * double((2 * a.num_heads + 2 * a.num_kv_heads) * a.head_dim +
                                                         (2 + a.gated) * a.intermediate_size);
   const int threads = threads_for(2 * weights * double(rows * a.num_layers), INT64_MAX);
-  // As many for each thread, so that all end at about the same time.
-  const int64_t rounds = (rows + threads * kGroupTokens - 1) / (threads * kGroupTokens);
-  std::vector<Group> groups = groups_of(a, threads * rounds);
-  // What does not go round evenly is shared by all at the end.
-  size_t apart = groups.size();
-  if (rows < threads * kFewTokens)
-    apart = 0;
-  else if (apart < 4 * size_t(threads))
-    apart -= apart % size_t(threads);
-  if (threads == 1) apart = groups.size();
-  std::vector<Group> rest(groups.begin() + std::ptrdiff_t(apart), groups.end());
-  groups.resize(apart);
-  const hw_status status = groups.empty() ? HW_OK : run_apart(a, stack, groups, threads);
-  if (status != HW_OK || rest.empty()) return status;
-  Group together = rest.front();
-  together.count = a.batch - together.first;
-  together.rows = a.starts[a.batch] - together.first_row;
-  return run_together(a, stack, together, threads);
+  const Plan plan = plan_of(a, rows, threads);
+  const hw_status status = plan.apart.empty() ? HW_OK : run_apart(a, stack, plan.apart, threads);
+  return status != HW_OK || plan.together.rows == 0 ? status : run_together(a, stack, plan.together, threads);
 }
 
 bool is_valid(const hw_encoder_params& a) {
