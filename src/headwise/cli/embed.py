@@ -10,6 +10,7 @@ import typer
 from .errors import say
 from .options import (
     FormatOption,
+    ModelOption,
     OnTruncate,
     OutputFormat,
     Precision,
@@ -45,15 +46,7 @@ def embed(
             "alone. - is standard output.",
         ),
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            envvar="HEADWISE_MODEL",
-            help="A model folder, or an id of the Hugging Face hub.",
-        ),
-    ],
+    model: ModelOption,
     column: Annotated[
         str, typer.Option("--column", "-c", help="The column of the texts.")
     ] = "text",

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .errors import say
-from .options import Precision, examples
+from .options import ModelOption, Precision, examples
 
 EXAMPLES = examples(
     "headwise explain 'The cat sat on the mat because it was tired' -m models/all-MiniLM-L6-v2",
@@ -23,15 +23,7 @@ _LARGE = 5_000_000  # bytes
 
 def explain(
     text: Annotated[str, typer.Argument(help="The text; - reads it from standard input.")],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model",
-            "-m",
-            envvar="HEADWISE_MODEL",
-            help="A model folder, or an id of the Hugging Face hub.",
-        ),
-    ],
+    model: ModelOption,
     compare: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="A second text: both are shown, and what they share."),

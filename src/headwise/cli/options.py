@@ -19,6 +19,15 @@ FormatOption = Annotated[
         "--format", help="What the input is, if its name does not tell; lines of text for a pipe."
     ),
 ]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        envvar="HEADWISE_MODEL",
+        help="A model folder, or an id of the Hugging Face hub.",
+    ),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
