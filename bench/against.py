@@ -56,6 +56,8 @@ def measure(python: Path, path: Path, arguments: list[str]) -> Run:
     done = subprocess.run([*command, *QUICK, *arguments], cwd=ROOT, env=outside, check=False)
     if done.returncode not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         sys.exit(f"against.py: pytest ended with {done.returncode}")
+    if not path.is_file() or not path.stat().st_size:
+        sys.exit("against.py: nothing was timed: do the arguments select a benchmark?")
     return Run.read(path)
 
 
