@@ -328,4 +328,4 @@ def test_sizes_count_all_that_is_required():
     assert machine.everything(["headwise"]) == {"headwise", "numpy"}
     assert machine.everything(["headwise[text]"]) > {"headwise", "numpy", "tokenizers"}
     assert 10 < machine.size("numpy") < 1000
-    assert 0.5 < machine.size("headwise") < 50
+    assert 0.2 < machine.size("headwise") < 50  # an editable one has its core elsewhere
