@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tiny import write_sentence_model
-
-MEAN = {"word_embedding_dimension": 12, "pooling_mode_mean_tokens": True}
+from tiny import MEAN, write_sentence_model
 
 
 def write_model(folder: Path) -> Path:

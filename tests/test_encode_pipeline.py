@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checks import run_python
-from tiny import write_sentence_model
+from tiny import MEAN, write_sentence_model
 from tokenizers import Tokenizer, models
 
 from headwise import TextEncoder, tokenization
 from headwise.tokenization import Tokens, tokenize
 
 GOLDEN = Path(__file__).parent / "golden"
-MEAN = {"word_embedding_dimension": 12, "pooling_mode_mean_tokens": True}
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])

@@ -6,13 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from tiny import write_sentence_model
+from tiny import MEAN, write_sentence_model
 from typer.testing import CliRunner
 
 import headwise as hw
 from headwise.cli.app import app
-
-MEAN = {"word_embedding_dimension": 12, "pooling_mode_mean_tokens": True}
 
 
 @pytest.fixture(scope="module")

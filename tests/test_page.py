@@ -9,12 +9,10 @@ import zlib
 
 import numpy as np
 import pytest
-from tiny import write_sentence_model
+from tiny import MEAN, write_sentence_model
 
 import headwise as hw
 from headwise.view.pieces import pieces_of
-
-MEAN = {"word_embedding_dimension": 12, "pooling_mode_mean_tokens": True}
 
 
 @pytest.fixture(scope="module")

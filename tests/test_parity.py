@@ -6,13 +6,11 @@ import sys
 
 import numpy as np
 import pytest
-from tiny import write_sentence_model
+from tiny import MEAN, write_sentence_model
 
 import headwise as hw
 from headwise import TextEncoder
 from headwise.parity import compare, default_texts
-
-MEAN = {"word_embedding_dimension": 12, "pooling_mode_mean_tokens": True}
 
 
 def test_float32_equals_itself(minilm):

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import write_sentence_model
+from tiny import MEAN, write_sentence_model
 
 from headwise import TextEncoder
 
-MEAN = {"word_embedding_dimension": 12, "pooling_mode_mean_tokens": True}
 TEXTS = ["a b c", "", "p o n m", "d"]
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import WORDS, write_json, write_sentence_model
+from tiny import MEAN, WORDS, write_json, write_sentence_model
 
 from headwise import TextEncoder
 
 GOLDEN = Path(__file__).parent / "golden"
-MEAN = {"word_embedding_dimension": 12, "pooling_mode_mean_tokens": True}
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,14 @@ import numpy as np
 import pytest
 from browser import STEP
 from selenium.webdriver import Keys
-from tiny import write_sentence_model
+from tiny import load_sentence_model
 
 import headwise as hw
-
-MEAN = {"word_embedding_dimension": 12, "pooling_mode_mean_tokens": True}
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = write_sentence_model(tmp_path_factory.mktemp("model"), MEAN)
-    model = hw.TextEncoder.from_pretrained(folder)
-    model.max_length = 16
-    return model
+    return load_sentence_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,8 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+import headwise as hw
+
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdefghijklmnop"]
 
 CONFIG = {
@@ -23,6 +25,9 @@ CONFIG = {
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
 }
+
+
+MEAN = {"word_embedding_dimension": 12, "pooling_mode_mean_tokens": True}
 
 
 def bert_weights(config: dict = CONFIG, seed: int = 0) -> dict[str, np.ndarray]:
@@ -90,3 +95,10 @@ def write_sentence_model(folder: Path, pooling: dict, normalize: bool = False) -
     write_json(folder / "1_Pooling" / "config.json", pooling)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 8, "do_lower_case": False})
     return folder
+
+
+def load_sentence_model(folder: Path) -> hw.TextEncoder:
+    """Write such a model, with mean pooling, and load it for texts of up to 16 tokens."""
+    model = hw.TextEncoder.from_pretrained(write_sentence_model(folder, MEAN))
+    model.max_length = 16
+    return model

@@ -117,7 +117,7 @@ class Speeds:
 
 
 def measure(
-    seconds: float = 60,
+    seconds: float = 120,
     model: str | Path | None = None,
     progress: Callable[[float], object] | None = None,
 ) -> Speeds:
@@ -146,7 +146,7 @@ def measure(
     Examples
     --------
     >>> from headwise.machine import measure
-    >>> speeds = measure(120)  # doctest: +SKIP
+    >>> speeds = measure()  # doctest: +SKIP
     >>> print(speeds.verdict())  # doctest: +SKIP
     In float32 71% to 94% of the peak: this machine does what it can.
 
