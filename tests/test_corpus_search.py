@@ -153,3 +153,27 @@ def test_a_damaged_sidecar_is_none(rows, model):
     Path("out.npy.json").write_text(json.dumps({"rows": 3}))
     with pytest.raises(ValueError, match=r"out\.npy does not say what model"):
         similar("a", "out.npy")
+
+
+def test_wrong_types(model, rows):
+    with pytest.raises(TypeError, match="query is a int: it must be a str"):
+        similar(5, "a.parquet", model=model)
+    with pytest.raises(TypeError, match="k is '3': it must be an integer"):
+        similar("a", "a.parquet", model=model, k="3")
+    with pytest.raises(TypeError, match="source is a int: it must be a path or a binary file"):
+        similar("a", 5, model=model)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"on_truncate": "x"}, "on_truncate is 'x'"),
+        ({"batch_tokens": 0}, "batch_tokens is 0"),
+        ({"part_rows": 0}, "part_rows is 0"),
+    ],
+)
+def test_a_refused_option_leaves_nothing(model, rows, option, message):
+    """Or the manifest would refuse a better value."""
+    with pytest.raises(ValueError, match=message):
+        embed_corpus("a.parquet", "out.npy", model, **option)
+    assert not Path("out.npy.parts").exists()

@@ -204,3 +204,15 @@ def test_bad_input(model):
     ):
         with pytest.raises(error, match=message):
             call()
+
+
+def test_what_is_no_trace_is_refused(model):
+    trace = model.explain("a b")
+    for name, call in (
+        ("first", lambda: hw.shared_words(1, trace)),
+        ("second", lambda: hw.shared_words(trace, "a")),
+        ("compare", lambda: trace.to_html("a")),
+        ("trace", lambda: hw.plot_attention("a")),
+    ):
+        with pytest.raises(TypeError, match=f"{name} is a .*: it must be a Trace"):
+            call()

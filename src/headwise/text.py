@@ -221,7 +221,7 @@ class TextEncoder:
         """
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens is {batch_tokens!r}: it must be at least 1")
-        _check_on_truncate(on_truncate)
+        check_on_truncate(on_truncate)
         normalize = self.normalize if normalize is None else normalize
         with closing(tokenize(self.tokenizer, texts, on_truncate)) as windows:
             for tokens in windows:
@@ -256,7 +256,7 @@ class TextEncoder:
             As `encode`.
 
         """
-        _check_on_truncate(on_truncate)
+        check_on_truncate(on_truncate)
         windows = list(tokenize(self.tokenizer, texts, on_truncate))
         input_ids = [np.empty(0, np.int32), *(tokens.input_ids for tokens in windows)]
         lengths = [np.zeros(1, np.int64), *(tokens.lengths for tokens in windows)]
@@ -298,7 +298,7 @@ class TextEncoder:
         (1, 12, 6, 6)
 
         """
-        _check_on_truncate(on_truncate)
+        check_on_truncate(on_truncate)
         encoding = tokenize_one(self.tokenizer, text, on_truncate)
         if encoding.overflowing and on_truncate == "warn":
             self._warn(1, 1)
@@ -324,7 +324,8 @@ class TextEncoder:
         )
 
 
-def _check_on_truncate(on_truncate: OnTruncate) -> None:
+def check_on_truncate(on_truncate: OnTruncate) -> None:
+    """Raise if it is not one of the choices."""
     if on_truncate not in get_args(OnTruncate):
         raise ValueError(
             f"on_truncate is {on_truncate!r}: it must be one of {get_args(OnTruncate)}"

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from ..functional.linear import Precision
-from ..text import TextEncoder
+from ..text import TextEncoder, check_on_truncate
 from ..tokenization import OnTruncate
 from .columns import check_columns, embedding_field
 from .manifest import model_settings
@@ -123,7 +123,7 @@ def embed_corpus(
     """
     path = Path(output)
     to = output_format(path, to)
-    _check_part_rows(part_rows)
+    _check_options(part_rows, batch_tokens, on_truncate)
     with open_source(source, format) as rows, PartsFolder(path) as folder:
         check_columns(rows, column)
         encoder = TextEncoder.from_pretrained(model, precision)
@@ -185,7 +185,7 @@ def embed_to_stream(
     >>> embed_to_stream(sys.stdin.buffer, sys.stdout.buffer, model)  # doctest: +SKIP
 
     """
-    _check_part_rows(part_rows)
+    _check_options(part_rows, batch_tokens, on_truncate)
     with open_source(source, format) as rows:
         check_columns(rows, column)
         encoder = TextEncoder.from_pretrained(model, precision)
@@ -207,6 +207,9 @@ def _output_schema(schema: pa.Schema, dim: int, to: OutputFormat) -> pa.Schema:
     return pa.schema([field]) if to == "npy" else schema.append(field)
 
 
-def _check_part_rows(part_rows: int) -> None:
-    if part_rows < 1:
-        raise ValueError(f"part_rows is {part_rows}: it must be at least 1")
+def _check_options(part_rows: int, batch_tokens: int, on_truncate: OnTruncate) -> None:
+    """Before anything is recorded that would refuse a better value."""
+    for name, value in (("part_rows", part_rows), ("batch_tokens", batch_tokens)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: it must be at least 1")
+    check_on_truncate(on_truncate)

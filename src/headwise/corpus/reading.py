@@ -145,6 +145,8 @@ def open_source(source: str | Path | BinaryIO, format: Format | None = None) -> 
     ------
     FileNotFoundError
         If there is no such file.
+    TypeError
+        If `source` is neither a path nor a file.
     ValueError
         If the format is unknown or the input is not of that format. Later errors, of `take`, name
         the line or the row.
@@ -153,6 +155,10 @@ def open_source(source: str | Path | BinaryIO, format: Format | None = None) -> 
     if format is not None and format not in get_args(Format):
         raise ValueError(f"format is {format!r}: it must be one of {get_args(Format)}")
     if not isinstance(source, str | Path):
+        if not hasattr(source, "read"):
+            raise TypeError(
+                f"source is a {type(source).__name__}: it must be a path or a binary file"
+            )
         return _open(source, str(getattr(source, "name", "the input")), format or "text")
     path = Path(source)
     format = format or _format_of(path)

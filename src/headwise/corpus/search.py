@@ -83,6 +83,8 @@ def similar(
     ------
     FileNotFoundError
         If the corpus or the model cannot be found.
+    TypeError
+        If `query` is not a str, or `k` not an integer.
     ValueError
         If `k` is less than 1, `model` is needed or another one than the manifest's, or the corpus
         is not as it should be.
@@ -94,6 +96,10 @@ def similar(
     [Neighbour(row=17, cosine=0.6251, text='an apple')]
 
     """
+    if not isinstance(query, str):
+        raise TypeError(f"query is a {type(query).__name__}: it must be a str")
+    if not isinstance(k, int | np.integer):
+        raise TypeError(f"k is {k!r}: it must be an integer")
     if k < 1:
         raise ValueError(f"k is {k}: it must be at least 1")
     if isinstance(corpus, str | Path) and Path(corpus).suffix.lower() == ".npy":

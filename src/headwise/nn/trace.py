@@ -186,7 +186,7 @@ class Trace:
         Raises
         ------
         TypeError
-            If a layer or head is not an integer.
+            If `compare` is not a trace, or a layer or head is not an integer.
         ValueError
             If one is out of range, there is no token or layer to show, a weight is not finite, or
             `compare` is of another encoder or one of the two is not of a text.
@@ -199,6 +199,8 @@ class Trace:
         >>> page[:15], page.isascii(), len(page) < 50_000
         ('<!doctype html>', True, True)
         """
+        if compare is not None:
+            check_trace("compare", compare)
         from ..view.page import render
 
         return render(self, compare, layers=layers, heads=heads)
@@ -262,6 +264,8 @@ def shared_words(first: Trace, second: Trace) -> list[SharedWord]:
 
     Raises
     ------
+    TypeError
+        If one is not a trace.
     ValueError
         If a trace is not of a text, or the two are of different encoders.
 
@@ -272,6 +276,8 @@ def shared_words(first: Trace, second: Trace) -> list[SharedWord]:
     >>> for shared in shared_words(*map(model.explain, texts)):  # doctest: +SKIP
     ...     print(shared.word, shared.cosines.round(2))
     """
+    check_trace("first", first)
+    check_trace("second", second)
     if first.encoder is not second.encoder:
         raise ValueError("first and second are traces of different encoders: they must be of one")
     found = _words("first", first), _words("second", second)
@@ -282,6 +288,12 @@ def shared_words(first: Trace, second: Trace) -> list[SharedWord]:
     ]
     pairs.sort(key=operator.itemgetter(1))
     return [SharedWord(word, a, b, _cosines(first, a, second, b)) for word, a, b in pairs]
+
+
+def check_trace(name: str, given: object) -> None:
+    """Raise if it is not a trace."""
+    if not isinstance(given, Trace):
+        raise TypeError(f"{name} is a {type(given).__name__}: it must be a Trace")
 
 
 def _words(name: str, trace: Trace) -> dict[str, list[tuple[int, ...]]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..functional._arrays import chosen_indices
-from ..nn.trace import Trace
+from ..nn.trace import Trace, check_trace
 from .pieces import pieces_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def plot_attention(
     ImportError
         If matplotlib is not installed: ``pip install 'headwise[plot]'``.
     TypeError
-        If a layer or head is not an integer.
+        If `trace` is not a trace, or a layer or head is not an integer.
     ValueError
         If one is out of range, or there is no layer, head or token to draw.
 
@@ -54,6 +54,7 @@ def plot_attention(
     ['head 0', 'head 3']
     >>> figure.savefig("attention.png")  # doctest: +SKIP
     """
+    check_trace("trace", trace)
     try:
         from .figure import heat_maps
     except ImportError as error:
