@@ -129,7 +129,7 @@ class Pool {
     Job** last = &jobs_;
     while (*last) last = &(*last)->next;
     *last = &job;
-    open_jobs_.fetch_add(1, std::memory_order_release);
+    open_places_.fetch_add(job.places, std::memory_order_release);
     const int wake = sleepers_ < job.places ? sleepers_ : job.places;
     for (int i = 0; i < wake; ++i) job_opened_.notify_one();
   }
@@ -140,7 +140,7 @@ class Pool {
     Job** link = &jobs_;
     while (*link != &job) link = &(*link)->next;
     *link = job.next;
-    open_jobs_.fetch_sub(1, std::memory_order_release);
+    open_places_.fetch_sub(job.places, std::memory_order_relaxed);
   }
 
   // False if the system has no more threads to give: those there are do the work.
@@ -155,15 +155,17 @@ class Pool {
 
   void work() {
     for (;;) {
-      spin([this] { return open_jobs_.load(std::memory_order_acquire) != 0; });
+      spin([this] { return open_places_.load(std::memory_order_acquire) > 0; });
       auto held = lock();
       Job* job = joinable();
-      if (!job) {
+      if (!job) {  // woken too late for a short job, it is awake when the next one opens
         ++sleepers_;
-        job_opened_.wait(held, [&] { return (job = joinable()) != nullptr; });
+        job_opened_.wait(held);
         --sleepers_;
+        continue;
       }
       --job->places;
+      open_places_.fetch_sub(1, std::memory_order_relaxed);
       job->running.fetch_add(1, std::memory_order_relaxed);
       held.unlock();
       job->body(job->context);
@@ -181,8 +183,8 @@ class Pool {
 
   std::mutex mutex_;
   std::condition_variable job_opened_, job_left_;
-  Job* jobs_ = nullptr;  // open ones, oldest first; they live on their callers' stacks
-  std::atomic<int> open_jobs_{0};
+  Job* jobs_ = nullptr;              // open ones, oldest first; they live on their callers' stacks
+  std::atomic<int> open_places_{0};  // of all of them: whether to look
   int workers_ = 0, sleepers_ = 0;
 };
 

@@ -84,13 +84,13 @@ def test_attributes(activation, dtype):
     assert (linear.activation, linear.dtype) == (activation, dtype)
 
 
-@pytest.mark.parametrize("K", [70, 192, 193, 385])
+@pytest.mark.parametrize("K", [70, 96, 192, 193, 385])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_bits_of_a_row_do_not_depend_on_the_others(isa, dtype, rng, activation, K):
     a = draw(rng, (200, 75, K), dtype)
     linear = hw.Linear(a["weight"], a["bias"], activation=activation)
     whole = linear(a["x"], residual=a["residual"])
-    for M in 1, 2, 3, 5, 6, 7, 12, 13, 64, 191:
+    for M in 1, 2, 3, 5, 7, 12, 13, 28, 64, 96, 97, 191:
         for first in 0, 200 - M:
             rows = np.s_[first : first + M]
             assert_same_bits(linear(a["x"][rows], residual=a["residual"][rows]), whole[rows])

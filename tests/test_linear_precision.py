@@ -107,12 +107,13 @@ def test_int8_of_zeros_and_tiny_rows(isa, rng):
     assert (linear(rng.standard_normal((4, 20)).astype(np.float32))[:, 2] == 2).all()
 
 
+@pytest.mark.parametrize("K", [190, 393, 1000])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_bits_of_a_row_do_not_depend_on_the_others(isa, rng, precision):
-    x, weight, bias, residual = draw(rng, (200, 75, 393))
+def test_bits_of_a_row_do_not_depend_on_the_others(isa, rng, precision, K):
+    x, weight, bias, residual = draw(rng, (200, 75, K))
     linear = hw.Linear(weight, bias, activation="gelu", precision=precision)
     whole = linear(x, residual=residual)
-    for M in 1, 2, 4, 5, 6, 7, 13, 191:
+    for M in 1, 2, 4, 5, 7, 13, 28, 96, 97, 191:
         for first in 0, 200 - M:
             rows = np.s_[first : first + M]
             assert_same_bits(linear(x[rows], residual=residual[rows]), whole[rows])

@@ -7,6 +7,7 @@
 #include "../parallel.h"
 #include "arena.h"
 #include "linear_epilogue.h"
+#include "linear_few_rows.h"
 #include "linear_input.h"
 #include "tile.h"
 
@@ -37,7 +38,7 @@ class LinearBlock {
 
  private:
   template <class Finish>
-  HEADWISE_NOINLINE void multiply(i64 panel, i64 half, Finish&& finish) {
+  void multiply(i64 panel, i64 half, Finish&& finish) {
     const char* packed = static_cast<const char*>(a_.packed_weight) + half * i64(layout_.bytes());
     const auto* weight = reinterpret_cast<const E*>(packed + panel * layout_.panel_bytes());
     const auto* bias = static_cast<const typename Element<E>::Real*>(a_.bias);
@@ -45,24 +46,38 @@ class LinearBlock {
     for (i64 column = 0; column < kLanes; column += kColumns) {
       const i64 first = panel * kLanes + column;
       if (first >= a_.out_features) return;
-      multiply_rows<kMaxTileVectors, false>(
-          input_.rows(), end_ - begin_, weight + column, kLanes, [&](i64) { return layout_.steps; },
-          typename Vec<E>::Mask{},
-          [&]<int R, int C>(i64 row, Sum(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
-            unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-              unroll<C>([&](auto c)
-                            HEADWISE_INLINE_LAMBDA { sum[r][c].store(tile_ + (r * C + c) * Sum::kLanes); });
-            });
-            finish({tile_, begin_ + row, R, first, input_.scales() + row, layout_, packed, bias});
-          });
+      const auto finish_rows = [&](i64 row, i64 rows) {
+        finish({sums_, begin_ + row, rows, first, input_.scales() + row, layout_, packed, bias});
+      };
+      if (a_.rows <= kFewRows) {
+        few_rows_.multiply(input_.rows(), end_ - begin_, layout_.steps, weight + column, sums_);
+        finish_rows(0, end_ - begin_);
+      } else {
+        multiply_many(weight + column, finish_rows);
+      }
     }
+  }
+
+  template <class FinishRows>
+  HEADWISE_NOINLINE void multiply_many(const E* weight, FinishRows&& finish_rows) {
+    multiply_rows<kMaxTileVectors, false>(
+        input_.rows(), end_ - begin_, weight, kLanes, [&](i64) { return layout_.steps; },
+        typename Vec<E>::Mask{},
+        [&]<int R, int C>(i64 row, Sum(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
+          unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+            unroll<C>([&](auto c)
+                          HEADWISE_INLINE_LAMBDA { sum[r][c].store(sums_ + (r * C + c) * Sum::kLanes); });
+          });
+          finish_rows(row, R);
+        });
   }
 
   const hw_linear_params& a_;
   PackedWeight layout_;
   LinearInput<E> input_;
+  FewRows<E> few_rows_;
   i64 begin_ = 0, end_ = 0;
-  alignas(64) typename Element<E>::Sum tile_[max_tile_rows<E>(kMaxTileVectors) * kColumns];
+  alignas(64) typename Element<E>::Sum sums_[kFewRows * kColumns];
 };
 
 // A block of rows stays in L2 (256 KB of its 1 MB) while the panels pass by.
@@ -72,15 +87,23 @@ i64 rows_that_fit(i64 steps) {
   return max_of(i64(24), min_of(i64(448), fit));
 }
 
+// What a core multiplies while it reads a byte of a weight from the shared cache, about.
+constexpr double kFlopsPerByte = 3;
+
 template <class E>
 hw_status linear(const hw_linear_params& a) {
   if (a.rows == 0 || a.out_features == 0) return HW_OK;
   const PackedWeight layout(a.weight_dtype, a.out_features, a.in_features);
+  // Few rows are a single block, whose panels are dealt out evenly: each thread reads on and on.
+  const bool few = a.rows <= kFewRows;
   const double flops = 2.0 * double(a.rows) * double(a.out_features) * double(a.in_features);
-  i64 blocks = ceil_div(a.rows, rows_that_fit<E>(layout.steps));
-  const int threads = threads_for(flops, layout.panels * blocks);
+  const double reading = kFlopsPerByte * double(layout.bytes()) * (1 + a.gated);
+  i64 blocks = few ? 1 : ceil_div(a.rows, rows_that_fit<E>(layout.steps));
+  const int threads = threads_for(max_of(flops, reading), layout.panels * blocks);
   // With few blocks of rows the panels are dealt out too, in groups; many blocks go round evenly.
-  const i64 groups = threads == 1 ? 1 : min_of(layout.panels, ceil_div(i64(4) * threads, blocks));
+  const i64 groups = threads == 1 ? 1
+                     : few        ? threads
+                                  : min_of(layout.panels, ceil_div(i64(4) * threads, blocks));
   if (groups == 1) blocks = round_up(blocks, threads);
   const i64 block = round_up(ceil_div(a.rows, blocks), max_tile_rows<E>(kMaxTileVectors));
   blocks = ceil_div(a.rows, block);

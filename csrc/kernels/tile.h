@@ -45,14 +45,39 @@ class Factor {
 // 2.5 times as much as a BLAS does, and 24 additions an element and 192 products are lost in the noise.
 constexpr i64 kChain = 192;
 
-// C = A B for Rows rows of A and Columns vectors of B, k ascending: each element of C is a chain of fused
-// multiply-adds (or several, added up), whatever the tile's height. Row k of B is at b[k * b_step]; with
-// Tail, its last vector is read under `tail`. Then finish(C).
+// C += A B for Rows rows of A, Columns vectors of B and the steps begin .. end - 1, ascending: each element
+// of C is a chain of fused multiply-adds, whatever the tile's height. Row k of B is at b[k * b_step]; with
+// Tail, its last vector is read under `tail`. With each row of B come Lines cache lines from `ahead` on,
+// which a later tile will read b_step further with each step.
+template <int Rows, int Columns, bool Tail, int Lines = 0, class E, class V = typename Vec<E>::Sum>
+HEADWISE_INLINE void multiply_steps(Factor<E> a, const E* b, i64 b_step, i64 begin, i64 end,
+                                    typename Vec<E>::Mask tail, V (&c)[Rows][Columns],
+                                    [[maybe_unused]] const E* ahead = nullptr) {
+  using Factors = Vec<E>;
+  for (i64 k = begin; k < end; ++k) {
+    Factors row[Columns];
+    unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA {
+      const E* p = b + k * b_step + j * V::kLanes;
+      if constexpr (Tail && j == Columns - 1)
+        row[j] = Factors::load(p, tail);
+      else
+        row[j] = Factors::load(p);
+    });
+    unroll<Lines>([&](auto line) HEADWISE_INLINE_LAMBDA {
+      __builtin_prefetch(ahead + k * b_step + line * i64(64 / sizeof(E)), 0, 3);
+    });
+    unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
+      const Factors x = Factors::broadcast(a.at(r, k));
+      unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = Factors::fma(x, row[j], c[r][j]); });
+    });
+  }
+}
+
+// C = A B, a chain for each element or several, added up. Then finish(C).
 template <int Rows, int Columns, bool Tail, class E, class Finish>
 HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 depth, typename Vec<E>::Mask tail,
                                    Finish&& finish) {
-  using Factors = Vec<E>;
-  using V = typename Factors::Sum;
+  using V = typename Vec<E>::Sum;
   V total[Rows][Columns];  // of the chains so far, in memory; a single chain never touches it
   for (i64 begin = 0;; begin += kChain) {
     V c[Rows][Columns];
@@ -60,20 +85,7 @@ HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 dept
       unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = V::zero(); });
     });
     const i64 end = min_of(depth, begin + kChain);
-    for (i64 k = begin; k < end; ++k) {
-      Factors row[Columns];
-      unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA {
-        const E* p = b + k * b_step + j * V::kLanes;
-        if constexpr (Tail && j == Columns - 1)
-          row[j] = Factors::load(p, tail);
-        else
-          row[j] = Factors::load(p);
-      });
-      unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-        const Factors x = Factors::broadcast(a.at(r, k));
-        unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = Factors::fma(x, row[j], c[r][j]); });
-      });
-    }
+    multiply_steps<Rows, Columns, Tail>(a, b, b_step, begin, end, tail, c);
     if (begin > 0)
       unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
         unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = total[r][j] + c[r][j]; });

@@ -19,6 +19,7 @@ from .layers import (
     LayerNorm,
     MultiHeadAttention,
     NormOrder,
+    place_together,
     stack_layers,
     starts_of,
 )
@@ -186,6 +187,7 @@ class Encoder:
             for i in range(num_layers)
         ]
         if self.layers:
+            place_together(self.layers)
             self._stack = stack_layers(self.layers)
 
     @classmethod

@@ -20,7 +20,14 @@ import numpy.typing as npt
 
 from .. import _core
 from ..functional import Linear, attention_varlen, attention_weights, layer_norm
-from ..functional._arrays import Array, as_cu_seqlens, as_float_like, as_floats, describe
+from ..functional._arrays import (
+    Array,
+    aligned_empty,
+    as_cu_seqlens,
+    as_float_like,
+    as_floats,
+    describe,
+)
 from ..functional._options import MAX_HEAD_DIM
 from ..functional.linear import Activation, Precision, activation_code
 
@@ -381,20 +388,24 @@ class EncoderLayer:
     def _stack(self) -> _core.EncoderStack:
         return stack_layers([self])
 
-    def _arrays(self) -> tuple[Array | float | None, ...]:
-        """Everything the kernel reads, in the order of `_core.EncoderStack`."""
-        linears = (
+    @property
+    def _linears(self) -> tuple[Linear, Linear, Linear, Linear]:
+        """The linear layers, in the order of their work."""
+        return (
             self.attention.projection,
             self.attention.output,
             self.feed_forward.up,
             self.feed_forward.down,
         )
+
+    def _arrays(self) -> tuple[Array | float | None, ...]:
+        """Everything the kernel reads, in the order of `_core.EncoderStack`."""
         norms = (self.attention_norm, self.feed_forward_norm)
         like = np.empty(0, np.float32)
         shape = (self.attention.hidden_size,)
         return (
-            *(linear.packed for linear in linears),
-            *(linear.bias for linear in linears),
+            *(linear.packed for linear in self._linears),
+            *(linear.bias for linear in self._linears),
             *(
                 as_float_like(like, name, array, shape)
                 for norm in norms
@@ -402,6 +413,20 @@ class EncoderLayer:
             ),
             *(norm.eps for norm in norms),
         )
+
+
+def place_together(layers: Sequence[EncoderLayer]) -> None:
+    """Move the packed weights of layers to one piece of memory, in the order of their work.
+
+    NumPy asks the system for large pages for a piece of several MB. A few rows of input, whose time
+    goes into reading all weights, take a tenth less from them.
+    """
+    linears = [linear for layer in layers for linear in layer._linears]
+    memory = aligned_empty(sum(linear.packed.size for linear in linears), np.dtype(np.uint8))
+    for linear in linears:  # one after the other: no more than one weight is there twice
+        place, memory = np.split(memory, [linear.packed.size])
+        place[:] = linear.packed
+        linear.packed = place
 
 
 def stack_layers(layers: Sequence[EncoderLayer]) -> _core.EncoderStack:

@@ -1,0 +1,86 @@
+// The sums of a linear layer for few rows of input, which take less time to multiply than their weight takes
+// to arrive.
+#pragma once
+#include "../packed_weight.h"
+#include "tile.h"
+
+namespace {
+
+// With more rows the time goes into multiplying, for which tiles over the whole depth do better.
+constexpr i64 kFewRows = 96;
+
+// The weight is cut into pieces. All tiles of rows work on one piece, in L1, and meanwhile fetch the next,
+// each its share of the cache lines. Chains of sums that go on in the next piece wait in memory: the results
+// are those of multiply_tile().
+template <class E>
+class FewRows {
+  using Sum = typename Vec<E>::Sum;
+  using Number = typename Element<E>::Sum;
+  static constexpr i64 kLanes = kPanelRowBytes / sizeof(E);
+  static constexpr i64 kColumns = kMaxTileVectors * Sum::kLanes;
+  static constexpr i64 kPiece = kChain / 2;
+  static constexpr i64 kLine = 64 / sizeof(E);
+  static constexpr int kLinesPerStep = int(kColumns / kLine);
+
+ public:
+  // sums[row][column] = x[row] . column, for kColumns columns of a panel.
+  HEADWISE_NOINLINE void multiply(Factor<E> x, i64 rows, i64 steps, const E* panel, Number* sums) {
+    constexpr int kMaxHeight = max_tile_rows<E>(kMaxTileVectors);
+    const i64 tiles = ceil_div(rows, i64(kMaxHeight));
+    // One or two rows only read: the CPU fetches ahead by itself.
+    const i64 share = rows <= 2 ? 0 : ceil_div(i64(kLinesPerStep), tiles);
+    const i64 steps_ahead = tiles == 1 ? kPiece / 2 : kPiece;  // a piece read once need not wait whole in L1
+    for (i64 begin = 0; begin < steps; begin += kPiece) {
+      const i64 end = min_of(steps, begin + kPiece);
+      i64 row = 0;
+      for (i64 tile = 0; tile < tiles; ++tile) {
+        const i64 line = tile * share;
+        const E* ahead = panel + steps_ahead * kLanes + line * kLine;
+        const int height = int(ceil_div(rows - row, tiles - tile));
+        with_constant<kMaxHeight>(height, [&](auto h) {
+          with_lines<kLinesPerStep>(line < kLinesPerStep ? share : 0, [&](auto lines) {
+            add_piece<decltype(h)::value, decltype(lines)::value>(x.from(row), panel, begin, end,
+                                                                  end == steps, ahead, sums + row * kColumns,
+                                                                  chains_ + row * kColumns);
+          });
+        });
+        row += height;
+      }
+    }
+  }
+
+ private:
+  template <int Max, class F>
+  static HEADWISE_INLINE void with_lines(i64 lines, F&& f) {
+    if constexpr (Max > 0) {
+      if (lines != Max) return with_lines<Max / 2>(lines, f);
+    }
+    f(Int<Max>{});
+  }
+
+  template <int Rows, int Lines>
+  static HEADWISE_INLINE void add_piece(Factor<E> x, const E* panel, i64 begin, i64 end, bool last,
+                                        const E* ahead, Number* sums, Number* chains) {
+    Sum c[Rows][kMaxTileVectors];
+    const auto each = [&](auto&& f) HEADWISE_INLINE_LAMBDA {
+      unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
+        unroll<kMaxTileVectors>(
+            [&](auto j) HEADWISE_INLINE_LAMBDA { f(c[r][j], i64(r * kMaxTileVectors + j) * Sum::kLanes); });
+      });
+    };
+    if (begin % kChain == 0)
+      each([&](Sum& s, i64) HEADWISE_INLINE_LAMBDA { s = Sum::zero(); });
+    else
+      each([&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(chains + at); });
+    multiply_steps<Rows, kMaxTileVectors, false, Lines>(x, panel, kLanes, begin, end, typename Vec<E>::Mask{},
+                                                        c, ahead);
+    if (end % kChain != 0 && !last)
+      return each([&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(chains + at); });
+    if (begin >= kChain) each([&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(sums + at) + s; });
+    each([&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(sums + at); });
+  }
+
+  alignas(64) Number chains_[kFewRows * kColumns];
+};
+
+}  // namespace
