@@ -249,6 +249,27 @@ def test_no_tokens(rng, ids, cu, shape):
     assert [s.shape for s in states] == [got.shape] * 3
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_packed_weights_lie_together_in_the_order_of_the_work(precision):
+    encoder = hw.Encoder(
+        vocab_size=9, hidden_size=40, num_layers=3, num_heads=2, intermediate_size=70,
+        precision=precision,
+    )  # fmt: skip
+    linears = [
+        linear
+        for layer in encoder.layers
+        for linear in (
+            layer.attention.projection,
+            layer.attention.output,
+            layer.feed_forward.up,
+            layer.feed_forward.down,
+        )
+    ]
+    for one, following in pairwise(linear.packed for linear in linears):
+        assert one.ctypes.data % 64 == 0
+        assert one.ctypes.data + one.nbytes == following.ctypes.data
+
+
 def test_defaults_are_those_of_the_paper():
     """Vaswani et al. (2017), table 3, base."""
     encoder = hw.Encoder(vocab_size=11)

@@ -18,7 +18,7 @@ class FewRows {
   using Number = typename Element<E>::Sum;
   static constexpr i64 kLanes = kPanelRowBytes / sizeof(E);
   static constexpr i64 kColumns = kMaxTileVectors * Sum::kLanes;
-  static constexpr i64 kPiece = kChain / 2;
+  static constexpr i64 kPiece = kChain / 3;
   static constexpr i64 kLine = 64 / sizeof(E);
   static constexpr int kLinesPerStep = int(kColumns / kLine);
 
@@ -27,15 +27,13 @@ class FewRows {
   HEADWISE_NOINLINE void multiply(Factor<E> x, i64 rows, i64 steps, const E* panel, Number* sums) {
     constexpr int kMaxHeight = max_tile_rows<E>(kMaxTileVectors);
     const i64 tiles = ceil_div(rows, i64(kMaxHeight));
-    // One or two rows only read: the CPU fetches ahead by itself.
-    const i64 share = rows <= 2 ? 0 : ceil_div(i64(kLinesPerStep), tiles);
-    const i64 steps_ahead = tiles == 1 ? kPiece / 2 : kPiece;  // a piece read once need not wait whole in L1
+    const i64 share = ceil_div(i64(kLinesPerStep), tiles);
     for (i64 begin = 0; begin < steps; begin += kPiece) {
       const i64 end = min_of(steps, begin + kPiece);
       i64 row = 0;
       for (i64 tile = 0; tile < tiles; ++tile) {
         const i64 line = tile * share;
-        const E* ahead = panel + steps_ahead * kLanes + line * kLine;
+        const E* ahead = panel + kPiece * kLanes + line * kLine;
         const int height = int(ceil_div(rows - row, tiles - tile));
         with_constant<kMaxHeight>(height, [&](auto h) {
           with_lines<kLinesPerStep>(line < kLinesPerStep ? share : 0, [&](auto lines) {
