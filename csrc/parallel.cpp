@@ -158,11 +158,11 @@ class Pool {
       spin([this] { return open_places_.load(std::memory_order_acquire) > 0; });
       auto held = lock();
       Job* job = joinable();
-      if (!job) {  // woken too late for a short job, it is awake when the next one opens
+      if (!job) {
         ++sleepers_;
         job_opened_.wait(held);
         --sleepers_;
-        continue;
+        continue;  // a job so short that it is over by now may be the first of many: stay awake for the next
       }
       --job->places;
       open_places_.fetch_sub(1, std::memory_order_relaxed);

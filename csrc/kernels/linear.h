@@ -13,6 +13,18 @@
 
 namespace {
 
+// Rows whose elements take at most this much memory, but a few at least.
+template <class E>
+i64 rows_that_fit(i64 bytes, i64 steps) {
+  return max_of(i64(24), bytes / max_of(i64(1), steps * i64(sizeof(E))));
+}
+
+// Few rows pass all panels as one block, which stays in L2.
+template <class E>
+bool has_few_rows(const hw_linear_params& a, i64 steps) {
+  return a.rows <= min_of(kFewRows, rows_that_fit<E>(i64(1) << 20, steps));
+}
+
 template <class E>
 class LinearBlock {
   using Sum = typename Vec<E>::Sum;
@@ -49,7 +61,7 @@ class LinearBlock {
       const auto finish_rows = [&](i64 row, i64 rows) {
         finish({sums_, begin_ + row, rows, first, input_.scales() + row, layout_, packed, bias});
       };
-      if (a_.rows <= kFewRows) {
+      if (has_few_rows<E>(a_, layout_.steps)) {
         few_rows_.multiply(input_.rows(), end_ - begin_, layout_.steps, weight + column, sums_);
         finish_rows(0, end_ - begin_);
       } else {
@@ -80,13 +92,6 @@ class LinearBlock {
   alignas(64) typename Element<E>::Sum sums_[kFewRows * kColumns];
 };
 
-// A block of rows stays in L2 (256 KB of its 1 MB) while the panels pass by.
-template <class E>
-i64 rows_that_fit(i64 steps) {
-  const i64 fit = i64(256 << 10) / max_of(i64(1), steps * i64(sizeof(E)));
-  return max_of(i64(24), min_of(i64(448), fit));
-}
-
 // What a core multiplies while it reads a byte of a weight from the shared cache, about.
 constexpr double kFlopsPerByte = 3;
 
@@ -94,13 +99,15 @@ template <class E>
 hw_status linear(const hw_linear_params& a) {
   if (a.rows == 0 || a.out_features == 0) return HW_OK;
   const PackedWeight layout(a.weight_dtype, a.out_features, a.in_features);
-  // Few rows are a single block, whose panels are dealt out evenly: each thread reads on and on.
-  const bool few = a.rows <= kFewRows;
-  const double flops = 2.0 * double(a.rows) * double(a.out_features) * double(a.in_features);
+  const double weights = double(a.out_features) * double(a.in_features) * (1 + a.gated);
   const double reading = kFlopsPerByte * double(layout.bytes()) * (1 + a.gated);
-  i64 blocks = few ? 1 : ceil_div(a.rows, rows_that_fit<E>(layout.steps));
-  const int threads = threads_for(max_of(flops, reading), layout.panels * blocks);
-  // With few blocks of rows the panels are dealt out too, in groups; many blocks go round evenly.
+  // A block of many rows leaves most of L2 to the panels.
+  const bool few = has_few_rows<E>(a, layout.steps);
+  const i64 fit = min_of(i64(448), rows_that_fit<E>(i64(256) << 10, layout.steps));
+  i64 blocks = few ? 1 : ceil_div(a.rows, fit);
+  const int threads = threads_for(max_of(2.0 * double(a.rows) * weights, reading), layout.panels * blocks);
+  // With few blocks of rows the panels are dealt out too, in groups: to few rows evenly, as each thread should
+  // read on and on. Many blocks go round evenly.
   const i64 groups = threads == 1 ? 1
                      : few        ? threads
                                   : min_of(layout.panels, ceil_div(i64(4) * threads, blocks));
