@@ -106,8 +106,8 @@ hw_status linear(const hw_linear_params& a) {
   const i64 fit = min_of(i64(448), rows_that_fit<E>(i64(256) << 10, layout.steps));
   i64 blocks = few ? 1 : ceil_div(a.rows, fit);
   const int threads = threads_for(max_of(2.0 * double(a.rows) * weights, reading), layout.panels * blocks);
-  // With few blocks of rows the panels are dealt out too, in groups: to few rows evenly, as each thread should
-  // read on and on. Many blocks go round evenly.
+  // With few blocks of rows the panels are dealt out too, in groups: to few rows evenly, as each thread
+  // should read on and on. Many blocks go round evenly.
   const i64 groups = threads == 1 ? 1
                      : few        ? threads
                                   : min_of(layout.panels, ceil_div(i64(4) * threads, blocks));
