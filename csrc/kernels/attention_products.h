@@ -14,6 +14,7 @@ constexpr i64 kTileRows = Vec<T>::kLanes == 1 ? 16 : 256 / sizeof(T);
 // Keys a block: long enough that adding a block's P V to the output costs little, short enough that its
 // scores and values come from L1 and L2. Depends on the head dimension alone, as sums are formed by block.
 constexpr i64 kMaxKeyBlock = 128;
+static_assert(kMaxKeyBlock <= kChain);  // P V is one chain
 template <class T>
 constexpr i64 key_block(i64 head_dim) {
   return head_dim * i64(sizeof(T)) <= 256 ? kMaxKeyBlock : kMaxKeyBlock / 2;
@@ -47,7 +48,7 @@ HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 
   for (i64 lane = 0; lane < lanes; lane += V::kLanes) {
     const i64 end = keys_of(min_of(rows, lane + V::kLanes) - 1);
     if (end > done)
-      multiply<false>(
+      multiply<false, true>(
           keys.from(done), end - done, query_t + lane, lanes, lanes - lane, [=](i64) { return depth; },
           [&](i64 j, i64 first, auto& scores)
               HEADWISE_INLINE_LAMBDA { finish(done + j, lane + first, scores); });
@@ -110,8 +111,8 @@ class NativeProducts {
   template <class KeysOf, class Finish>
   HEADWISE_INLINE void accumulate(const HeadProblem<T>& p, T* probabilities, i64 rows, i64 lanes,
                                   KeysOf&& keys_of, Finish&& finish) {
-    multiply<true>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row, p.value_dim,
-                   keys_of, finish);
+    multiply<true, false>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row,
+                          p.value_dim, keys_of, finish);
   }
 
   // The same sums over attended keys alone, since 0 times an infinity or a NaN is not 0.

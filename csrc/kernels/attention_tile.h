@@ -243,13 +243,15 @@ class AttentionTile {
     m_.products.score(p_, begin, count, rows_, lanes_, keys_of(begin, count),
                       [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
                         if (cold_ && lane == 0) prefetch(begin + j, R, begin + count + j);
+                        const i64 lanes = lanes_;
+                        T *const scores = m_.scores + j * lanes + lane, *const max = m_.block_max + lane;
                         unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
-                          V largest = V::load(m_.block_max + lane + c * W);
+                          V largest = V::load(max + c * W);
                           unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-                            s[r][c].store(m_.scores + (j + r) * lanes_ + lane + c * W);
+                            s[r][c].store(scores + r * lanes + c * W);
                             largest = V::max(s[r][c], largest);  // this order skips a NaN
                           });
-                          largest.store(m_.block_max + lane + c * W);
+                          largest.store(max + c * W);
                         });
                       });
     if (cover == Cover::kSome || mask_.changes_scores())
@@ -303,11 +305,14 @@ class AttentionTile {
                                     i64 count) {
     m_.products.load_values(p_, begin, count);
     const auto add = [&]<int R, int C>(i64 row, i64 d, V(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
+      const i64 width = width_;
+      T *const out = state.out + row * width + d, *const rescale = m_.rescale + row;
+      const bool first = empty;
       unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-        const V rescale = V::broadcast(m_.rescale[row + r]);
+        const V weight = V::broadcast(rescale[r]);
         unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
-          T* out = state.out + (row + r) * width_ + d + c * W;
-          (empty ? sum[r][c] : V::fma(V::load(out), rescale, sum[r][c])).store(out);
+          T* o = out + r * width + c * W;
+          (first ? sum[r][c] : V::fma(V::load(o), weight, sum[r][c])).store(o);
         });
       });
     };

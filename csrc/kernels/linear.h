@@ -72,16 +72,11 @@ class LinearBlock {
 
   template <class FinishRows>
   HEADWISE_NOINLINE void multiply_many(const E* weight, FinishRows&& finish_rows) {
-    multiply_rows<kMaxTileVectors, false>(
-        input_.rows(), end_ - begin_, weight, kLanes, [&](i64) { return layout_.steps; },
-        typename Vec<E>::Mask{},
-        [&]<int R, int C>(i64 row, Sum(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
-          unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-            unroll<C>([&](auto c)
-                          HEADWISE_INLINE_LAMBDA { sum[r][c].store(sums_ + (r * C + c) * Sum::kLanes); });
-          });
-          finish_rows(row, R);
-        });
+    for_each_height<max_tile_rows<E>(kMaxTileVectors)>(end_ - begin_, [&](i64 row, auto h) {
+      multiply_into<decltype(h)::value, kMaxTileVectors, false>(
+          sums_, input_.rows().from(row), weight, kLanes, layout_.steps, typename Vec<E>::Mask{});
+      finish_rows(row, h);
+    });
   }
 
   const hw_linear_params& a_;

@@ -60,22 +60,17 @@ class FewRows {
   static HEADWISE_INLINE void add_piece(Factor<E> x, const E* panel, i64 begin, i64 end, bool last,
                                         const E* ahead, Number* sums, Number* chains) {
     Sum c[Rows][kMaxTileVectors];
-    const auto each = [&](auto&& f) HEADWISE_INLINE_LAMBDA {
-      unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-        unroll<kMaxTileVectors>(
-            [&](auto j) HEADWISE_INLINE_LAMBDA { f(c[r][j], i64(r * kMaxTileVectors + j) * Sum::kLanes); });
-      });
-    };
     if (begin % kChain == 0)
-      each([&](Sum& s, i64) HEADWISE_INLINE_LAMBDA { s = Sum::zero(); });
+      for_each_vector(c, [&](Sum& s, i64) HEADWISE_INLINE_LAMBDA { s = Sum::zero(); });
     else
-      each([&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(chains + at); });
+      for_each_vector(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(chains + at); });
     multiply_steps<Rows, kMaxTileVectors, false, Lines>(x, panel, kLanes, begin, end, typename Vec<E>::Mask{},
                                                         c, ahead);
     if (end % kChain != 0 && !last)
-      return each([&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(chains + at); });
-    if (begin >= kChain) each([&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(sums + at) + s; });
-    each([&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(sums + at); });
+      return for_each_vector(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(chains + at); });
+    if (begin >= kChain)
+      for_each_vector(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(sums + at) + s; });
+    for_each_vector(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(sums + at); });
   }
 
   alignas(64) Number chains_[kFewRows * kColumns];

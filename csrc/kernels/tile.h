@@ -73,53 +73,80 @@ HEADWISE_INLINE void multiply_steps(Factor<E> a, const E* b, i64 b_step, i64 beg
   }
 }
 
-// C = A B, a chain for each element or several, added up. Then finish(C).
-template <int Rows, int Columns, bool Tail, class E, class Finish>
+// f(C's vector, the number of the first element of `sums` that it is or becomes), C lying row by row there.
+template <int Rows, int Columns, class V, class F>
+HEADWISE_INLINE void for_each_vector(V (&c)[Rows][Columns], F&& f) {
+  unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
+    unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { f(c[r][j], i64(r * Columns + j) * V::kLanes); });
+  });
+}
+
+// sums = A B, a chain for each element or several, added up. Here and not in registers, where a tile's sums
+// so far and those of the present chain do not fit together.
+template <int Rows, int Columns, bool Tail, class E, class Number>
+HEADWISE_INLINE void multiply_into(Number* sums, Factor<E> a, const E* b, i64 b_step, i64 depth,
+                                   typename Vec<E>::Mask tail) {
+  using V = typename Vec<E>::Sum;
+  i64 begin = 0;
+  do {
+    V c[Rows][Columns];
+    for_each_vector(c, [&](V& v, i64) HEADWISE_INLINE_LAMBDA { v = V::zero(); });
+    multiply_steps<Rows, Columns, Tail>(a, b, b_step, begin, min_of(depth, begin + kChain), tail, c);
+    if (begin > 0)
+      for_each_vector(c, [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v = V::load(sums + at) + v; });
+    for_each_vector(c, [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v.store(sums + at); });
+    begin += kChain;
+  } while (begin < depth);
+}
+
+// C = A B likewise, in registers unless Long: of more than one chain. Then finish(C), once for either: a
+// compiler that saw one C would keep it in memory.
+template <int Rows, int Columns, bool Tail, bool Long, class E, class Finish>
 HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 depth, typename Vec<E>::Mask tail,
                                    Finish&& finish) {
   using V = typename Vec<E>::Sum;
-  V total[Rows][Columns];  // of the chains so far, in memory; a single chain never touches it
-  for (i64 begin = 0;; begin += kChain) {
-    V c[Rows][Columns];
-    unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-      unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = V::zero(); });
-    });
-    const i64 end = min_of(depth, begin + kChain);
-    multiply_steps<Rows, Columns, Tail>(a, b, b_step, begin, end, tail, c);
-    if (begin > 0)
-      unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-        unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = total[r][j] + c[r][j]; });
-      });
-    if (end == depth) return finish(c);
-    unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-      unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { total[r][j] = c[r][j]; });
-    });
+  if constexpr (Long)
+    if (depth > kChain) {
+      typename Element<E>::Sum sums[Rows * Columns * V::kLanes];
+      multiply_into<Rows, Columns, Tail>(sums, a, b, b_step, depth, tail);
+      V c[Rows][Columns];
+      for_each_vector(c, [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v = V::load(sums + at); });
+      return finish(c);
+    }
+  V c[Rows][Columns];
+  for_each_vector(c, [&](V& v, i64) HEADWISE_INLINE_LAMBDA { v = V::zero(); });
+  multiply_steps<Rows, Columns, Tail>(a, b, b_step, 0, depth, tail, c);
+  finish(c);
+}
+
+// f(first row, Int<height>) for tiles of nearly equal height: a last one of one or two rows would wait for
+// the latency of its few chains.
+template <int MaxHeight, class F>
+HEADWISE_INLINE void for_each_height(i64 rows, F&& f) {
+  i64 tiles = ceil_div(rows, MaxHeight);
+  for (i64 first = 0; first < rows; --tiles) {
+    const int height = int(ceil_div(rows - first, tiles));
+    with_constant<MaxHeight>(height, [&](auto h) { f(first, h); });
+    first += height;
   }
 }
 
-// All rows of A against Columns vectors of B, in tiles of nearly equal height: a last tile of one or
-// two rows would wait for the latency of its few chains. A tile is depth_of(its last row) deep.
+// All rows of A against Columns vectors of B. A tile is depth_of(its last row) deep.
 // finish(first row, C) for each tile.
-template <int Columns, bool Tail, class E, class Depth, class Finish>
+template <int Columns, bool Tail, bool Long, class E, class Depth, class Finish>
 HEADWISE_INLINE void multiply_rows(Factor<E> a, i64 rows, const E* b, i64 b_step, Depth&& depth_of,
                                    typename Vec<E>::Mask tail, Finish&& finish) {
-  constexpr int kMaxRows = max_tile_rows<E>(Columns);
-  i64 tiles = ceil_div(rows, kMaxRows);
-  for (i64 first = 0; first < rows; --tiles) {
-    const int height = int(ceil_div(rows - first, tiles));
-    with_constant<kMaxRows>(height, [&](auto h) {
-      multiply_tile<decltype(h)::value, Columns, Tail>(
-          a.from(first), b, b_step, depth_of(first + height - 1), tail,
-          [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); });
-    });
-    first += height;
-  }
+  for_each_height<max_tile_rows<E>(Columns)>(rows, [&](i64 first, auto h) HEADWISE_INLINE_LAMBDA {
+    multiply_tile<decltype(h)::value, Columns, Tail, Long>(
+        a.from(first), b, b_step, depth_of(first + decltype(h)::value - 1), tail,
+        [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); });
+  });
 }
 
 // All rows of A against `columns` elements of B's rows, in groups of at most kMaxTileVectors vectors,
 // nearly equal for the same reason. B's rows may end at the last column: what lies past is not read
 // when Tail. finish(first row, first column, C) for each tile, C being Vec<E>::Sum[tile rows][tile vectors].
-template <bool Tail, class E, class Depth, class Finish>
+template <bool Tail, bool Long, class E, class Depth, class Finish>
 HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64 columns, Depth&& depth_of,
                               Finish&& finish) {
   using V = typename Vec<E>::Sum;
@@ -133,9 +160,9 @@ HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64
     const auto store = [&](i64 row, auto& c) HEADWISE_INLINE_LAMBDA { finish(row, column, c); };
     with_constant<kMaxTileVectors>(width, [&](auto w) {
       if (masked)
-        multiply_rows<decltype(w)::value, Tail>(a, rows, b + column, b_step, depth_of, tail, store);
+        multiply_rows<decltype(w)::value, Tail, Long>(a, rows, b + column, b_step, depth_of, tail, store);
       else
-        multiply_rows<decltype(w)::value, false>(a, rows, b + column, b_step, depth_of, tail, store);
+        multiply_rows<decltype(w)::value, false, Long>(a, rows, b + column, b_step, depth_of, tail, store);
     });
     first += width;
   }
