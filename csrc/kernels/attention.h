@@ -74,20 +74,31 @@ hw_status with_tile_memory(const hw_attention_params& a, int threads, i64 tasks,
 template <class Products>
 using GridOf = TileGrid<kTileRows<typename Products::Real>>;
 
+constexpr i64 kCoreCache = 512 << 10;
+
 // run(problem, tile, counter, task) for all tasks, `each` of them a tile: task / each is the tile's number.
 template <class Products, class Run>
 hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& grid, int threads, i64 each,
                         Run&& run) {
   using T = typename Products::Real;
-  return with_tile_memory<Products>(a, threads, grid.tiles() * each, [&](TaskCounter& counter, auto& memory) {
-    typename GridOf<Products>::Walk walk(grid);
-    for (i64 task; (task = counter.next()) >= 0;) {
-      const auto [b, head, first_row] = walk.at(task / each);
-      const HeadProblem<T> problem = head_problem<T>(a, b, head);
-      AttentionTile<Products> tile(problem, first_row, memory);
-      run(problem, tile, counter, task);
-    }
-  });
+  // A thread takes several tiles of a head, but few enough that all threads end together, if the head's keys
+  // and values stay in the core's own cache from one to the next.
+  const i64 tasks = grid.tiles() * each;
+  const i64 head_bytes = grid.most_keys() * (a.head_dim + a.value_dim) * size_of(a.dtype);
+  const i64 several = head_bytes <= kCoreCache ? max_of(i64(1), tasks / (32 * threads)) : 1;
+  return with_tile_memory<Products>(
+      a, threads, ceil_div(tasks, several), [&](TaskCounter& counter, auto& memory) {
+        typename GridOf<Products>::Walk walk(grid);
+        for (i64 taken; (taken = counter.next()) >= 0;) {
+          const i64 end = min_of(tasks, (taken + 1) * several);
+          for (i64 task = taken * several; task < end && !counter.stopped(); ++task) {
+            const auto [b, head, first_row] = walk.at(task / each);
+            const HeadProblem<T> problem = head_problem<T>(a, b, head);
+            AttentionTile<Products> tile(problem, first_row, memory);
+            run(problem, tile, counter, task);
+          }
+        }
+      });
 }
 
 // For few tiles of many keys: the splits of a tile are dealt out, in waves, and merged in order.

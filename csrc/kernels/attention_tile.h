@@ -92,8 +92,13 @@ class AttentionTile {
 
   void pack_queries() {
     // Short sequences come fast enough without.
-    cold_ = m_.last_key != p_.key && mask_.end() - mask_.begin() > 2 * Products::block(p_.head_dim);
+    const bool far = mask_.end() - mask_.begin() > 2 * Products::block(p_.head_dim);
+    cold_ = far && m_.last_key != p_.key;
     m_.last_key = p_.key;
+    if (far)
+      for (i64 r = first_; r < first_ + rows_; ++r)
+        for (i64 i = 0; i < p_.head_dim * size_of(p_.dtype); i += 64)
+          __builtin_prefetch(p_.query_of(r) + i, 0, 3);
     m_.products.pack_queries(p_, first_, rows_, lanes_);
   }
 
