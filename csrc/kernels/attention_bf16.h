@@ -79,10 +79,9 @@ class Bf16Products {
     return zeros.sum() == 0;
   }
 
-  // Of keys j and j + 1, and a vector of rows from `lane` on.
-  HEADWISE_INLINE void store_probabilities(i64 j, i64 lane, i64 lanes, V first, V second) {
-    Pairs::pair(first, second).store(probabilities_ + j / 2 * lanes + lane);
-  }
+  bf16_pair* probabilities(float*) const { return probabilities_; }
+  // Of two keys, for a vector of rows.
+  static HEADWISE_INLINE void store(const V (&p)[2], bf16_pair* to) { Pairs::pair(p[0], p[1]).store(to); }
 
   template <class KeysOf, class Finish>
   HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float*, i64 rows, i64 lanes, KeysOf&& keys_of,

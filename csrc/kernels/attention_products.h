@@ -94,6 +94,10 @@ class NativeProducts {
                finish);
   }
 
+  // Where probabilities go: in place of the scores.
+  static T* probabilities(T* scores) { return scores; }
+  static HEADWISE_INLINE void store(const V (&p)[1], T* to) { p[0].store(to); }
+
   void load_values(const HeadProblem<T>& p, i64 begin, i64 count) {
     loaded_ = rows_of(p, p.value, p.value_row, p.value_dim, values_, begin, count);
   }

@@ -284,19 +284,23 @@ class AttentionTile {
       exp2_nonpositive(old_max - max[c]).store(m_.rescale + r + c * W);
       sum[c] = V::zero();
     });
-    const auto probability = [&](i64 j, auto c) HEADWISE_INLINE_LAMBDA {
-      const V p = Products::exp2(V::load(m_.scores + j * lanes_ + r + c * W) - max[c]);
-      sum[c] = sum[c] + p;
-      return p;
-    };
-    for (i64 j = 0; j < count; j += Products::kKeysPerStep)
+    // In locals: a store might change a member, for all that a compiler knows.
+    constexpr int kKeys = Products::kKeysPerStep;
+    const i64 lanes = lanes_;
+    T* scores = m_.scores + r;
+    auto* probabilities = m_.products.probabilities(m_.scores) + r;
+    if (count % kKeys != 0)  // a key without a partner is paired with one that nothing attends
       unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
-        if constexpr (Products::kKeysPerStep == 1) {
-          probability(j, c).store(m_.scores + j * lanes_ + r + c * W);
-        } else {
-          const V first = probability(j, c), second = j + 1 < count ? probability(j + 1, c) : V::zero();
-          m_.products.store_probabilities(j, r + c * W, lanes_, first, second);
-        }
+        V::broadcast(-kInfinity<T>).store(scores + count * lanes + c * W);
+      });
+    for (i64 j = 0; j < count; j += kKeys, scores += kKeys * lanes, probabilities += lanes)
+      unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
+        V p[kKeys];
+        unroll<kKeys>([&](auto k) HEADWISE_INLINE_LAMBDA {
+          p[k] = Products::exp2(V::load(scores + k * lanes + c * W) - max[c]);
+          sum[c] = sum[c] + p[k];
+        });
+        Products::store(p, probabilities + c * W);
       });
     unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
       T* total = state.sum + r + c * W;
