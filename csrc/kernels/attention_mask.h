@@ -121,9 +121,11 @@ class TileMask {
     const V minus_infinity = V::broadcast(-kInfinity<T>);
     V largest[N];
     unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA { largest[c] = minus_infinity; });
+    const i64 lanes = lanes_;
+    const uint64_t* bits = m_.attended;
     for (i64 j = 0; j < count; ++j) {
-      const uint64_t attended = cover == Cover::kAll ? ~uint64_t(0) : m_.attended[j] >> r;
-      T* s = scores + j * lanes_ + r;
+      const uint64_t attended = cover == Cover::kAll ? ~uint64_t(0) : bits[j] >> r;
+      T* s = scores + j * lanes + r;
       unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
         const V score = V::select(V::from_bits(attended >> (c * W)), V::load(s + c * W), minus_infinity);
         score.store(s + c * W);
@@ -157,6 +159,8 @@ class TileMask {
       for (int i = 0; i < 8; ++i) {
         row[i] = row_of(min_of(first + i, rows_ - 1));
         bit[i] = first + i < rows_ ? uint8_t(1 << i) : 0;
+        // The next block's: a line or two of every row is no order that the CPU foresees.
+        for (i64 j = count; j < 2 * count; j += 64) __builtin_prefetch(row[i] + j * p_.mask_column, 0, 3);
       }
       const auto gather = [&](i64 step) HEADWISE_INLINE_LAMBDA {
         for (i64 j = 0; j < count; ++j) {

@@ -96,9 +96,9 @@ hw_status linear(const hw_linear_params& a) {
   const PackedWeight layout(a.weight_dtype, a.out_features, a.in_features);
   const double weights = double(a.out_features) * double(a.in_features) * (1 + a.gated);
   const double reading = kFlopsPerByte * double(layout.bytes()) * (1 + a.gated);
-  // A block of many rows leaves most of L2 to the panels.
+  // A panel serves as many rows as stay in L2 beside it.
   const bool few = has_few_rows<E>(a, layout.steps);
-  const i64 fit = min_of(i64(448), rows_that_fit<E>(i64(256) << 10, layout.steps));
+  const i64 fit = min_of(i64(448), rows_that_fit<E>(i64(640) << 10, layout.steps));
   i64 blocks = few ? 1 : ceil_div(a.rows, fit);
   const int threads = threads_for(max_of(2.0 * double(a.rows) * weights, reading), layout.panels * blocks);
   // With few blocks of rows the panels are dealt out too, in groups: to few rows evenly, as each thread
