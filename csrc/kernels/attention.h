@@ -74,6 +74,7 @@ hw_status with_tile_memory(const hw_attention_params& a, int threads, i64 tasks,
 template <class Products>
 using GridOf = TileGrid<kTileRows<typename Products::Real>>;
 
+// Keys and values of a head up to this size stay in a core's own cache.
 constexpr i64 kCoreCache = 512 << 10;
 
 // run(problem, tile, counter, task) for all tasks, `each` of them a tile: task / each is the tile's number.
@@ -81,8 +82,7 @@ template <class Products, class Run>
 hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& grid, int threads, i64 each,
                         Run&& run) {
   using T = typename Products::Real;
-  // A thread takes several tiles of a head, but few enough that all threads end together, if the head's keys
-  // and values stay in the core's own cache from one to the next.
+  // Then a thread takes several tiles at once, but few enough that all threads end together.
   const i64 tasks = grid.tiles() * each;
   const i64 head_bytes = grid.most_keys() * (a.head_dim + a.value_dim) * size_of(a.dtype);
   const i64 several = head_bytes <= kCoreCache ? max_of(i64(1), tasks / (32 * threads)) : 1;

@@ -107,7 +107,7 @@ HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 dept
   using V = typename Vec<E>::Sum;
   if constexpr (Long)
     if (depth > kChain) {
-      typename Element<E>::Sum sums[Rows * Columns * V::kLanes];
+      alignas(64) typename Element<E>::Sum sums[Rows * Columns * V::kLanes];
       multiply_into<Rows, Columns, Tail>(sums, a, b, b_step, depth, tail);
       V c[Rows][Columns];
       for_each_vector(c, [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v = V::load(sums + at); });
