@@ -74,18 +74,17 @@ hw_status with_tile_memory(const hw_attention_params& a, int threads, i64 tasks,
 template <class Products>
 using GridOf = TileGrid<kTileRows<typename Products::Real>>;
 
-// Keys and values of a head up to this size stay in a core's own cache.
-constexpr i64 kCoreCache = 512 << 10;
-
 // run(problem, tile, counter, task) for all tasks, `each` of them a tile: task / each is the tile's number.
 template <class Products, class Run>
 hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& grid, int threads, i64 each,
                         Run&& run) {
   using T = typename Products::Real;
-  // Then a thread takes several tiles at once, but few enough that all threads end together.
-  const i64 tasks = grid.tiles() * each;
+  // Where its cache holds a head a thread takes several tiles at once, if there are many then whole heads,
+  // but few enough that all threads end together.
+  const i64 tasks = grid.tiles() * each, heads = a.batch * a.num_kv_heads;
   const i64 head_bytes = grid.most_keys() * (a.head_dim + a.value_dim) * size_of(a.dtype);
-  const i64 several = head_bytes <= kCoreCache ? max_of(i64(1), tasks / (32 * threads)) : 1;
+  i64 several = head_bytes <= kCoreCache ? max_of(i64(1), tasks / (32 * threads)) : 1;
+  if (several > 1 && heads >= 16 * threads) several = round_up(several, ceil_div(grid.tiles(), heads));
   return with_tile_memory<Products>(
       a, threads, ceil_div(tasks, several), [&](TaskCounter& counter, auto& memory) {
         typename GridOf<Products>::Walk walk(grid);

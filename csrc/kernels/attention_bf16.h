@@ -27,20 +27,31 @@ class Bf16Products {
   // query_t[d / 2][r] = Q[r][d], Q[r][d + 1]; the lanes past the last row and the number past the last hold
   // 0.
   void pack_queries(const HeadProblem<float>& p, i64 first, i64 rows, i64 lanes) {
-    for (i64 r = 0; r < lanes; r += W)
+    const auto* query = reinterpret_cast<const bf16*>(p.query);
+    for (i64 r = 0; r < lanes; r += W) {
+      const i64 present = min_of(i64(W), rows - r);
+      const bf16* row[W] = {};
+      RowWalk walk = p.walk(p.query_strides, first + r);
+      for (i64 i = 0; i < present; ++i) row[i] = query + walk.next();
       for (i64 d = 0; d < p.head_dim; d += 2 * W) {
+        const i64 pairs = min_of(i64(W), pairs_of(p.head_dim - d));
         V block[W];  // pairs, which only move here
-        for (i64 i = 0; i < W; ++i) {
-          bf16 pairs[2 * W] = {};
-          if (r + i < rows)
-            __builtin_memcpy(pairs, p.query_of(first + r + i) + d * 2,
-                             size_t(2 * min_of(i64(2 * W), p.head_dim - d)));
-          block[i] = V::load(reinterpret_cast<const float*>(pairs));
-        }
+        if (present == W && d + 2 * W <= p.head_dim)
+          unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
+            block[i] = V::load(reinterpret_cast<const float*>(row[i] + d));
+          });
+        else
+          for (i64 i = 0; i < W; ++i) {
+            bf16 some[2 * W] = {};
+            if (i < present)
+              __builtin_memcpy(some, row[i] + d, size_t(2 * min_of(i64(2 * W), p.head_dim - d)));
+            block[i] = V::load(reinterpret_cast<const float*>(some));
+          }
         V::transpose(block);
-        for (i64 i = 0; i < min_of(i64(W), pairs_of(p.head_dim - d)); ++i)
+        for (i64 i = 0; i < pairs; ++i)
           block[i].store(reinterpret_cast<float*>(query_t_ + (d / 2 + i) * lanes + r));
       }
+    }
   }
 
   template <class KeysOf, class Finish>

@@ -20,12 +20,33 @@ HEADWISE_INLINE void with_element(hw_dtype dtype, F&& f) {
   f(T{});
 }
 
+// Keys and values of a head up to this size stay in a core's own cache.
+constexpr i64 kCoreCache = 512 << 10;
+
 // Elements [begin, begin + count) of a row as T, where the address counts bytes.
 template <class E, class T>
 HEADWISE_INLINE Vec<T> load_as(const char* row, i64 i, i64 count) {
   const auto inside = Vec<T>::first_lanes(count - i);
   return Vec<T>::load(reinterpret_cast<const E*>(row) + i, inside);
 }
+
+// Where rows begin, one after the other, as HeadProblem::element() says but without its divisions.
+class RowWalk {
+ public:
+  RowWalk() = default;
+  RowWalk(const hw_strides& strides, i64 group, i64 first)
+      : strides_(strides), group_(group), head_(first % group), query_(first / group * strides.row) {}
+
+  HEADWISE_INLINE i64 next() {
+    const i64 element = query_ + head_ * strides_.head;
+    if (++head_ == group_) head_ = 0, query_ += strides_.row;
+    return element;
+  }
+
+ private:
+  hw_strides strides_{};
+  i64 group_ = 1, head_ = 0, query_ = 0;
+};
 
 // The `group` query heads that share the key/value head also share tiles: row r is query r / group of head
 // r % group. Strides count elements.
@@ -49,6 +70,7 @@ struct HeadProblem {
   i64 mask_head, mask_row, mask_column;
 
   i64 rows() const { return queries * group; }
+  RowWalk walk(const hw_strides& strides, i64 first) const { return {strides, group, first}; }
   i64 element(const hw_strides& s, i64 r) const { return r / group * s.row + r % group * s.head; }
   const char* query_of(i64 r) const { return query + element(query_strides, r) * size_of(dtype); }
   char* out_of(i64 r) const { return out + element(out_strides, r) * size_of(dtype); }

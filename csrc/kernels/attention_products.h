@@ -137,17 +137,29 @@ class NativeProducts {
   template <class E>
   void pack_queries_of(const HeadProblem<T>& p, i64 first, i64 rows, i64 lanes) {
     const V scale = V::broadcast(p.scale);
+    const auto all = V::first_lanes(W);
+    const E* query = reinterpret_cast<const E*>(p.query);
     for (i64 r = 0; r < lanes; r += W) {
       const i64 present = min_of(i64(W), rows - r);
-      const char* row[W];
-      for (i64 i = 0; i < present; ++i) row[i] = p.query_of(first + r + i);
-      for (i64 d = 0; d < p.head_dim; d += W) {
+      const E* row[W] = {};
+      RowWalk walk = p.walk(p.query_strides, first + r);
+      for (i64 i = 0; i < present; ++i) row[i] = query + walk.next();
+      T* to = query_t_ + r;
+      i64 d = 0;
+      if (present == W)
+        for (; d + W <= p.head_dim; d += W) {
+          V block[W];
+          unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA { block[i] = V::load(row[i] + d, all) * scale; });
+          V::transpose(block);
+          unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA { block[i].store(to + (d + i) * lanes); });
+        }
+      for (; d < p.head_dim; d += W) {
+        const auto inside = V::first_lanes(p.head_dim - d);
         V block[W];
-        for (i64 i = 0; i < W; ++i)
-          block[i] = i < present ? load_as<E, T>(row[i], d, p.head_dim) * scale : V::zero();
+        for (i64 i = 0; i < W; ++i) block[i] = i < present ? V::load(row[i] + d, inside) * scale : V::zero();
         V::transpose(block);
         const i64 count = min_of(i64(W), p.head_dim - d);
-        for (i64 i = 0; i < count; ++i) block[i].store(query_t_ + (d + i) * lanes + r);
+        for (i64 i = 0; i < count; ++i) block[i].store(to + (d + i) * lanes);
       }
     }
   }

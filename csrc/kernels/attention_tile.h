@@ -12,6 +12,9 @@
 
 namespace {
 
+// Rows of the next tile that are asked for with each few keys scored.
+constexpr i64 kRowsAhead = 2;
+
 // Keys a split: a multiple of every key_block. Fixed, or bits would depend on the number of threads.
 constexpr i64 kSplit = 1024;
 
@@ -55,6 +58,38 @@ struct TileMemory {
         rescale(arena.take<T>(kTileRows<T>)) {}
 };
 
+// Rows that are read or written soon, and asked for while there is other work.
+class RowsAhead {
+ public:
+  RowsAhead() = default;
+  template <class T>
+  RowsAhead(const HeadProblem<T>& p, const char* data, const hw_strides& strides, i64 elements, i64 first,
+            i64 end)
+      : walk_(p.walk(strides, first)),
+        data_(data),
+        size_(size_of(p.dtype)),
+        bytes_(elements * size_),
+        left_(end - first) {}
+
+  HEADWISE_INLINE void ask(i64 rows) {
+    rows = min_of(rows, left_);
+    if (rows == 0) return;
+    left_ -= rows;
+    RowWalk walk = walk_;
+    const i64 size = size_, bytes = bytes_;
+    for (i64 r = 0; r < rows; ++r) {
+      const char* row = data_ + walk.next() * size;
+      for (i64 byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
+    }
+    walk_ = walk;
+  }
+
+ private:
+  RowWalk walk_;
+  const char* data_ = nullptr;
+  i64 size_ = 0, bytes_ = 0, left_ = 0;
+};
+
 template <class Products>
 class AttentionTile {
   using T = typename Products::Real;
@@ -95,10 +130,15 @@ class AttentionTile {
     const bool far = mask_.end() - mask_.begin() > 2 * Products::block(p_.head_dim);
     cold_ = far && m_.last_key != p_.key;
     m_.last_key = p_.key;
-    if (far)
-      for (i64 r = first_; r < first_ + rows_; ++r)
-        for (i64 i = 0; i < p_.head_dim * size_of(p_.dtype); i += 64)
-          __builtin_prefetch(p_.query_of(r) + i, 0, 3);
+    if (far) {
+      RowsAhead(p_, p_.query, p_.query_strides, p_.head_dim, first_, first_ + rows_).ask(rows_);
+      // A thread goes on with the rows before these where its cache holds the head, and else maybe elsewhere.
+      if (p_.keys * (p_.head_dim + p_.value_dim) * size_of(p_.dtype) <= kCoreCache) {
+        const i64 before = max_of(i64(0), first_ - kTileRows<T>);
+        next_queries_ = {p_, p_.query, p_.query_strides, p_.head_dim, before, first_};
+        next_out_ = {p_, p_.out, p_.out_strides, p_.value_dim, before, first_};
+      }
+    }
     m_.products.pack_queries(p_, first_, rows_, lanes_);
   }
 
@@ -148,16 +188,22 @@ class AttentionTile {
   }
 
   void write_out(const SoftmaxState<T>& state) {
+    for (i64 r = 0; r < lanes_; r += W) reciprocal(V::load(state.sum + r)).store(m_.rescale + r);
     with_element<T>(p_.dtype, [&](auto element) {
-      for (i64 r = 0; r < rows_; ++r) {
-        // A row that attended nothing is 0, not 0 / 0.
-        const V inverse = V::broadcast(state.sum[r] == 0 ? T(0) : T(1) / state.sum[r]);
-        auto* out = reinterpret_cast<decltype(element)*>(p_.out_of(first_ + r));
-        for (i64 d = 0; d < p_.value_dim; d += W) {
-          // Adding 0 turns the -0 of an underflow into the +0 that a masked key's 0 would have made.
-          const V value = V::fma(V::load(state.out + r * width_ + d), inverse, V::zero());
-          value.store(out + d, V::first_lanes(p_.value_dim - d));
-        }
+      auto* out = reinterpret_cast<decltype(element)*>(p_.out);
+      const T *from = state.out, *weights = m_.rescale;
+      const i64 width = width_, count = p_.value_dim;
+      const auto all = V::first_lanes(W), tail = V::first_lanes(count - (width - W));
+      RowWalk walk = p_.walk(p_.out_strides, first_);
+      for (i64 r = 0; r < rows_; ++r, from += width) {
+        auto* to = out + walk.next();
+        const V weight = V::broadcast(weights[r]);
+        // Adding 0 turns the -0 of an underflow into the +0 that a masked key's 0 would have made.
+        const auto put = [&](i64 d, auto lanes) {
+          V::fma(V::load(from + d), weight, V::zero()).store(to + d, lanes);
+        };
+        for (i64 d = 0; d < width - W; d += W) put(d, all);
+        put(width - W, tail);
       }
     });
     if (p_.lse)
@@ -181,8 +227,7 @@ class AttentionTile {
       const bool some = begin + count > mask_.begin() && begin < mask_.end() &&
                         score_block(begin, end - begin) != Cover::kNone;
       for (i64 r = 0; r < lanes_; r += W) {
-        const V sum = V::load(state.sum + r), max = finite(V::load(state.max + r));
-        const V inverse = V::select(V::equal(sum, V::zero()), V::zero(), V::broadcast(T(1)) / sum);
+        const V inverse = reciprocal(V::load(state.sum + r)), max = finite(V::load(state.max + r));
         for (i64 j = 0; j < count; ++j) {
           T* s = m_.scores + j * lanes_ + r;
           const V score = some && begin + j < end ? V::load(s) : V::broadcast(-kInfinity<T>);
@@ -198,6 +243,11 @@ class AttentionTile {
  private:
   // -inf - -inf is NaN: a row without a score so far subtracts 0.
   static V finite(V max) { return V::select(V::equal(max, V::broadcast(-kInfinity<T>)), V::zero(), max); }
+
+  // 1 / sum, but 0 and not infinity for a row that attended nothing.
+  static V reciprocal(V sum) {
+    return V::select(V::equal(sum, V::zero()), V::zero(), V::broadcast(T(1)) / sum);
+  }
 
   // f(first key, number of keys) in ascending order. Blocks end at multiples of their size whatever the tile;
   // what is left out before `begin`, an even number of keys, would add exact zeros.
@@ -247,7 +297,11 @@ class AttentionTile {
     for (i64 r = 0; r < lanes_; r += W) V::broadcast(-kInfinity<T>).store(m_.block_max + r);
     m_.products.score(p_, begin, count, rows_, lanes_, keys_of(begin, count),
                       [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
-                        if (cold_ && lane == 0) prefetch(begin + j, R, begin + count + j);
+                        if (lane == 0) {
+                          if (cold_) prefetch(begin + j, R, begin + count + j);
+                          next_queries_.ask(kRowsAhead);
+                          next_out_.ask(kRowsAhead);
+                        }
                         const i64 lanes = lanes_;
                         T *const scores = m_.scores + j * lanes + lane, *const max = m_.block_max + lane;
                         unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
@@ -354,6 +408,7 @@ class AttentionTile {
   i64 first_, rows_, lanes_, width_;
   typename TileMemory<Products>::Mask mask_;
   bool cold_ = false;
+  RowsAhead next_queries_, next_out_;
 };
 
 }  // namespace
