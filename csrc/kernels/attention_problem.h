@@ -20,9 +20,6 @@ HEADWISE_INLINE void with_element(hw_dtype dtype, F&& f) {
   f(T{});
 }
 
-// Keys and values of a head up to this size stay in a core's own cache.
-constexpr i64 kCoreCache = 512 << 10;
-
 // Elements [begin, begin + count) of a row as T, where the address counts bytes.
 template <class E, class T>
 HEADWISE_INLINE Vec<T> load_as(const char* row, i64 i, i64 count) {
@@ -83,6 +80,38 @@ struct HeadProblem {
   i64 end_key(i64 r) const {
     return right < 0 ? readable_keys : clamp(r / group + offset + right + 1, 0, readable_keys);
   }
+};
+
+// Rows that are read or written soon, and asked for while there is other work.
+class RowsAhead {
+ public:
+  RowsAhead() = default;
+  template <class T>
+  RowsAhead(const HeadProblem<T>& p, const char* data, const hw_strides& strides, i64 elements, i64 first,
+            i64 end)
+      : walk_(p.walk(strides, first)),
+        data_(data),
+        size_(size_of(p.dtype)),
+        bytes_(elements * size_),
+        left_(end - first) {}
+
+  HEADWISE_INLINE void ask(i64 rows) {
+    rows = min_of(rows, left_);
+    if (rows == 0) return;
+    left_ -= rows;
+    RowWalk walk = walk_;
+    const i64 size = size_, bytes = bytes_;
+    for (i64 r = 0; r < rows; ++r) {
+      const char* row = data_ + walk.next() * size;
+      for (i64 byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
+    }
+    walk_ = walk;
+  }
+
+ private:
+  RowWalk walk_;
+  const char* data_ = nullptr;
+  i64 size_ = 0, bytes_ = 0, left_ = 0;
 };
 
 // The problem of sequence b and key/value head g.

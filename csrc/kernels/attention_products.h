@@ -33,7 +33,7 @@ template <class E, class KeysOf, class Finish>
 HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 lanes, i64 depth,
                                 KeysOf&& keys_of, Finish&& finish) {
   using V = typename Vec<E>::Sum;
-  constexpr int kFewRows = V::kLanes == 1 ? 0 : min_of(6, V::kLanes);
+  constexpr int kFewRows = V::kLanes == 1 ? 0 : min_of(kRegisters == 32 ? 8 : 6, V::kLanes);
   if constexpr (kFewRows > 0)
     if (rows <= kFewRows)
       return with_constant<kFewRows>(int(rows), [&](auto r) {
