@@ -173,6 +173,28 @@ def test_heads_apart(isa, problem):
     assert_all_same(replace(problem, k=k, v=v).run(), whole)
 
 
+def test_many_heads(isa, threads, any_dtype):
+    """A thread then takes whole heads, of some tiles each: the bits are those of each alone."""
+    rng = np.random.default_rng(8)
+    q, k, v = (rng.standard_normal((2, 17, 300, 8)).astype(any_dtype) for _ in "qkv")
+    problem = Problem(q, k, v, {"is_causal": True})
+    whole = problem.run()
+    for h in 0, 8, 16:
+        alone = problem.batch(np.s_[1:]).head(h).run()
+        assert_all_same(alone, whole, np.s_[1:, h : h + 1])
+
+
+@pytest.mark.parametrize("group", [5, 6, 7, 8, 9, 17])
+def test_decoding_in_groups(isa, any_dtype, group):
+    """Up to some number of rows keys are lanes, beyond it queries: no bit depends on it."""
+    rng = np.random.default_rng(9)
+    sizes = (1, group, 1, 40), (1, 1, 300, 40), (1, 1, 300, 40)
+    problem = Problem(*(rng.standard_normal(size).astype(any_dtype) for size in sizes), {})
+    whole = problem.run()
+    for h in range(group):
+        assert_all_same(problem.head(h).run(), whole, np.s_[:, h : h + 1])
+
+
 @pytest.mark.parametrize("padding", [1, 12, 300])
 def test_padding(isa, problem, padding):
     """Keys past key_lengths are not even read: they, and their place in the mask, are NaN here."""
