@@ -27,12 +27,10 @@ class Bf16Products {
   // query_t[d / 2][r] = Q[r][d], Q[r][d + 1]; the lanes past the last row and the number past the last hold
   // 0.
   void pack_queries(const HeadProblem<float>& p, i64 first, i64 rows, i64 lanes) {
-    const auto* query = reinterpret_cast<const bf16*>(p.query);
     for (i64 r = 0; r < lanes; r += W) {
       const i64 present = min_of(i64(W), rows - r);
       const bf16* row[W] = {};
-      RowWalk walk = p.walk(p.query_strides, first + r);
-      for (i64 i = 0; i < present; ++i) row[i] = query + walk.next();
+      p.find_queries(first + r, present, row);
       for (i64 d = 0; d < p.head_dim; d += 2 * W) {
         const i64 pairs = min_of(i64(W), pairs_of(p.head_dim - d));
         V block[W];  // pairs, which only move here

@@ -69,10 +69,16 @@ struct HeadProblem {
   i64 rows() const { return queries * group; }
   RowWalk walk(const hw_strides& strides, i64 first) const { return {strides, group, first}; }
   i64 element(const hw_strides& s, i64 r) const { return r / group * s.row + r % group * s.head; }
-  const char* query_of(i64 r) const { return query + element(query_strides, r) * size_of(dtype); }
   char* out_of(i64 r) const { return out + element(out_strides, r) * size_of(dtype); }
   const char* mask_of(i64 r) const {
     return mask + (r / group * mask_row + r % group * mask_head) * size_of(mask_dtype);
+  }
+
+  // Where rows first .. first + count - 1 of the queries, of E, begin.
+  template <class E, int W>
+  void find_queries(i64 first, i64 count, const E* (&row)[W]) const {
+    RowWalk rows = walk(query_strides, first);
+    for (i64 i = 0; i < count; ++i) row[i] = reinterpret_cast<const E*>(query) + rows.next();
   }
 
   // The keys that a window leaves to row r: [first_key, end_key).

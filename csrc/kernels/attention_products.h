@@ -138,12 +138,10 @@ class NativeProducts {
   void pack_queries_of(const HeadProblem<T>& p, i64 first, i64 rows, i64 lanes) {
     const V scale = V::broadcast(p.scale);
     const auto all = V::first_lanes(W);
-    const E* query = reinterpret_cast<const E*>(p.query);
     for (i64 r = 0; r < lanes; r += W) {
       const i64 present = min_of(i64(W), rows - r);
       const E* row[W] = {};
-      RowWalk walk = p.walk(p.query_strides, first + r);
-      for (i64 i = 0; i < present; ++i) row[i] = query + walk.next();
+      p.find_queries(first + r, present, row);
       T* to = query_t_ + r;
       i64 d = 0;
       if (present == W)
