@@ -144,17 +144,16 @@ def test_any_number_of_texts(tiny, window, count):
         np.testing.assert_array_equal(ids, tiny.tokenize(text)[0])
 
 
-def test_an_iterator_is_read_as_it_is_needed(tiny, window):
+def test_an_iterator_is_read_as_it_is_needed(tiny, window, monkeypatch):
     """By the calling thread, and a window ahead of the one that is computed."""
     read: list[int] = []
     ahead = []
-    inner = tiny.encoder
+    inner = tiny.encoder._run
 
-    class Watched:
-        def __call__(self, input_ids, cu_seqlens):
-            ahead.append(len(read) - computed[0])
-            computed[0] += len(cu_seqlens) - 1
-            return inner(input_ids, cu_seqlens)
+    def watched(input_ids, cu_seqlens):
+        ahead.append(len(read) - computed[0])
+        computed[0] += len(cu_seqlens) - 1
+        return inner(input_ids, cu_seqlens)
 
     def generate():
         for number, text in enumerate(letters(70)):
@@ -163,7 +162,7 @@ def test_an_iterator_is_read_as_it_is_needed(tiny, window):
             yield text
 
     computed = [0]
-    tiny.encoder = Watched()
+    monkeypatch.setattr(tiny.encoder, "_run", watched)
     vectors = tiny.encode(generate())
     assert len(read) == len(vectors) == 70
     assert ahead == [2 * window] * 9 + [window]
@@ -213,7 +212,7 @@ def test_errors_name_the_text(tiny, window, index, bad, error, message):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("broken")])
-def test_leaving_early_leaves_nothing_behind(tiny, window, error):
+def test_leaving_early_leaves_nothing_behind(tiny, window, error, monkeypatch):
     def generate():
         yield from letters(30)
         raise error
@@ -224,7 +223,7 @@ def test_leaving_early_leaves_nothing_behind(tiny, window, error):
     with pytest.raises(type(error) if isinstance(error, Exception) else error):
         tiny.encode(generate())
     assert not tokenizing_threads()
-    tiny.encoder = fail
+    monkeypatch.setattr(tiny.encoder, "_run", fail)
     with pytest.raises(type(error) if isinstance(error, Exception) else error):
         tiny.encode(letters(30))
     assert not tokenizing_threads()
@@ -240,6 +239,28 @@ def test_one_warning_with_the_total(tiny, window):
             "10 of 30 texts had more than 8 tokens and were cut"
         ]
         assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("text", ["a b", "", "a b c d e f g h"])
+def test_one_text_in_any_wrapping(tiny, text):
+    """A str and a list of one take a shorter way than an iterator."""
+    expected = tiny.encode(iter([text]), on_truncate="ignore")
+    assert expected.shape == (1, tiny.dim)
+    for normalize in (None, True, False):
+        expected = tiny.encode(iter([text]), on_truncate="ignore", normalize=normalize)
+        for wrap, shape in ((str, (tiny.dim,)), (lambda text: [text], (1, tiny.dim))):
+            vectors = tiny.encode(wrap(text), on_truncate="ignore", normalize=normalize)
+            np.testing.assert_array_equal(vectors, expected.reshape(shape))
+
+
+@pytest.mark.parametrize("wrap", [str, lambda text: [text], lambda text: iter([text])])
+def test_one_text_that_is_too_long(tiny, wrap):
+    text = "a " * 12
+    with pytest.warns(UserWarning, match="1 of 1 texts had more than 8 tokens") as caught:
+        tiny.encode(wrap(text))
+    assert caught[0].filename == __file__
+    with pytest.raises(ValueError, match=r"texts\[0\] has 14 tokens: it must have at most"):
+        tiny.encode(wrap(text), on_truncate="error")
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,17 @@ from collections.abc import Callable, Generator, Iterable, Sized
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .functional import pool
-from .functional.embedding import Pooling
+from .functional.embedding import POOLINGS, Pooling, pool_packed
 from .functional.linear import Precision
 from .models import load
 from .models.hub import resolve
 from .models.sentence import read_sentence_model
 from .nn import Encoder, Tokens, Trace
-from .tokenization import OnTruncate, tokenize, tokenize_one
+from .tokenization import ON_TRUNCATE, OnTruncate, tokenize, tokenize_one
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -62,8 +61,8 @@ class TextEncoder:
         pooling: Pooling = "mean",
         normalize: bool = False,
     ):
-        if pooling not in get_args(Pooling):
-            raise ValueError(f"pooling is {pooling!r}: it must be one of {get_args(Pooling)}")
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling is {pooling!r}: it must be one of {POOLINGS}")
         tokenizer.no_padding()
         self.encoder = encoder
         self.tokenizer = tokenizer
@@ -187,9 +186,22 @@ class TextEncoder:
         TypeError
             If a text is not a str. The message gives its index.
         ValueError
-            If a text holds a lone surrogate, or is too long and `on_truncate` is "error".
+            If a text holds a lone surrogate, or is too long and `on_truncate` is "error", or
+            `batch_tokens` is less than 1.
 
         """
+        if batch_tokens < 1:
+            raise ValueError(f"batch_tokens is {batch_tokens!r}: it must be at least 1")
+        check_on_truncate(on_truncate)
+        one = [texts] if isinstance(texts, str) else texts
+        if isinstance(one, list) and len(one) == 1 and not progress:
+            # Nothing to sort, to cut into batches or to make ahead.
+            encoding = tokenize_one(self.tokenizer, "texts[0]", one[0], on_truncate)
+            if encoding.overflowing and on_truncate == "warn":
+                self._warn(1, 1)
+            ids = np.array(encoding.ids, np.int64)
+            vectors = self._vectors(ids, np.array([0, len(ids)], np.int64), normalize)
+            return vectors[0] if isinstance(texts, str) else vectors
         vectors = np.empty((0, self.dim), np.float32)
         done = num_cut = 0
         bar = _progress_bar(texts) if progress else None
@@ -217,21 +229,25 @@ class TextEncoder:
     ) -> Generator[tuple[np.ndarray, int]]:
         """Yield the vectors of a few thousand texts at a time, and how many of them were cut.
 
-        It warns of nothing, and tells `progress` of how many texts each batch was.
+        It warns of nothing, and tells `progress` of how many texts each batch was. The caller has
+        checked `batch_tokens` and `on_truncate`.
         """
-        if batch_tokens < 1:
-            raise ValueError(f"batch_tokens is {batch_tokens!r}: it must be at least 1")
-        check_on_truncate(on_truncate)
-        normalize = self.normalize if normalize is None else normalize
         with closing(tokenize(self.tokenizer, texts, on_truncate)) as windows:
             for tokens in windows:
                 vectors = np.empty((len(tokens.lengths), self.dim), np.float32)
                 for rows, input_ids, cu_seqlens in tokens.batches(batch_tokens):
-                    hidden = self.encoder(input_ids, cu_seqlens)
-                    vectors[rows] = pool(hidden, cu_seqlens, self.pooling, normalize=normalize)
+                    vectors[rows] = self._vectors(input_ids, cu_seqlens, normalize)
                     if progress is not None:
                         progress(len(rows))
                 yield vectors, tokens.num_cut
+
+    def _vectors(
+        self, input_ids: np.ndarray, cu_seqlens: np.ndarray, normalize: bool | None
+    ) -> np.ndarray:
+        """Return one vector a sequence of the int64 stream."""
+        hidden = self.encoder._run(input_ids, cu_seqlens)
+        normalize = self.normalize if normalize is None else normalize
+        return pool_packed(hidden, cu_seqlens, self.pooling, normalize)
 
     def tokenize(
         self, texts: str | Iterable[str], *, on_truncate: OnTruncate = "warn"
@@ -299,7 +315,7 @@ class TextEncoder:
 
         """
         check_on_truncate(on_truncate)
-        encoding = tokenize_one(self.tokenizer, text, on_truncate)
+        encoding = tokenize_one(self.tokenizer, "text", text, on_truncate)
         if encoding.overflowing and on_truncate == "warn":
             self._warn(1, 1)
         words = [-1 if word is None else word for word in encoding.word_ids]
@@ -326,10 +342,8 @@ class TextEncoder:
 
 def check_on_truncate(on_truncate: OnTruncate) -> None:
     """Raise if it is not one of the choices."""
-    if on_truncate not in get_args(OnTruncate):
-        raise ValueError(
-            f"on_truncate is {on_truncate!r}: it must be one of {get_args(OnTruncate)}"
-        )
+    if on_truncate not in ON_TRUNCATE:
+        raise ValueError(f"on_truncate is {on_truncate!r}: it must be one of {ON_TRUNCATE}")
 
 
 def _progress_bar(texts: str | Iterable[str]) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 OnTruncate = Literal["warn", "error", "ignore"]
+ON_TRUNCATE: tuple[OnTruncate, ...] = get_args(OnTruncate)
 
 # Texts that are sorted together: enough to fill batches with texts of one length, and to take so
 # long that handing them to a thread costs nothing; few enough to hold (8 MB at 512 tokens each).
@@ -52,16 +53,13 @@ class Tokens:
         ------
         rows : (B,) int64 array
             Which texts they are.
-        input_ids : array
+        input_ids : (T,) int64 array
             Their tokens.
         cu_seqlens : (B + 1,) int64 array
             Where each begins.
 
         """
         n = len(self.lengths)
-        if n == 1:
-            yield np.zeros(1, np.int64), self.input_ids, np.array([0, len(self.input_ids)])
-            return
         order = np.argsort(-self.lengths, kind="stable")
         starts = np.cumsum(self.lengths) - self.lengths
         cu_seqlens = np.concatenate(([0], np.cumsum(self.lengths[order])))
@@ -71,7 +69,7 @@ class Tokens:
             last = max(first + 1, int(np.searchsorted(cu_seqlens, limit, side="right")) - 1)
             rows, bounds = order[first:last], cu_seqlens[first : last + 1] - cu_seqlens[first]
             moved = np.repeat(starts[rows] - bounds[:-1], self.lengths[rows])
-            yield rows, self.input_ids[np.arange(bounds[-1]) + moved], bounds
+            yield rows, self.input_ids[np.arange(bounds[-1]) + moved].astype(np.int64), bounds
             first = last
 
 
@@ -155,12 +153,15 @@ def _parts(texts: list[str]) -> Iterator[Sequence[str]]:
     yield texts[start:]
 
 
-def tokenize_one(tokenizer: Tokenizer, text: str, on_truncate: OnTruncate) -> Encoding:
-    """Return what the tokenizer says of one text, with strings and offsets; errors as above."""
-    _check_text("text", text)
+def tokenize_one(tokenizer: Tokenizer, name: str, text: str, on_truncate: OnTruncate) -> Encoding:
+    """Return what the tokenizer says of one text, with strings and offsets.
+
+    Errors are as above, and call the text by the name that it has for the caller.
+    """
+    _check_text(name, text)
     encoding = tokenizer.encode(text)
     if encoding.overflowing and on_truncate == "error":
-        raise _too_long("text", tokenizer, encoding)
+        raise _too_long(name, tokenizer, encoding)
     return encoding
 
 

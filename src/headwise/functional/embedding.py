@@ -13,6 +13,7 @@ from ._arrays import Array, as_cu_seqlens, as_integers, contiguous, describe
 
 Pooling = Literal["mean", "cls", "max"]
 
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 MAX_TABLES = 4
 
 
@@ -116,9 +117,13 @@ def pool(
         raise TypeError(f"hidden has dtype {x.dtype}: it must be float32")
     if x.ndim != 2 or x.shape[1] == 0:
         raise ValueError(f"hidden has shape {describe(x.shape)}: it must be (T, E)")
-    if mode not in get_args(Pooling):
-        raise ValueError(f"mode is {mode!r}: it must be one of {get_args(Pooling)}")
-    starts = as_cu_seqlens("cu_seqlens", cu_seqlens, len(x))
+    return pool_packed(x, as_cu_seqlens("cu_seqlens", cu_seqlens, len(x)), mode, normalize)
+
+
+def pool_packed(x: Array, starts: npt.NDArray[np.int64], mode: Pooling, normalize: bool) -> Array:
+    """Return :func:`pool` of arrays as the kernel takes them, which an encoder has made."""
+    if mode not in POOLINGS:
+        raise ValueError(f"mode is {mode!r}: it must be one of {POOLINGS}")
     out = np.empty((len(starts) - 1, x.shape[1]), np.float32)
-    _core.pool(x, starts, out, get_args(Pooling).index(mode), normalize)
+    _core.pool(x, starts, out, POOLINGS.index(mode), normalize)
     return out

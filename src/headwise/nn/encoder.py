@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
-from ..functional._arrays import Array, as_integers, describe
+from ..functional._arrays import Array, as_integers, contiguous, describe
 from ..functional.linear import Activation, Precision
 from .layers import (
     EncoderLayer,
@@ -147,15 +147,13 @@ class Encoder:
         w = random_weights(shapes, seed) if weights is None else checked_weights(weights, shapes)
 
         def norm_at(prefix: str) -> LayerNorm:
-            return LayerNorm(w[prefix + ".weight"], w[prefix + ".bias"], layer_norm_eps)
+            weight, bias = contiguous(w[f"{prefix}.weight"]), contiguous(w[f"{prefix}.bias"])
+            return LayerNorm(weight, bias, layer_norm_eps)
 
-        def table(name: str) -> Array:
-            return np.require(w[f"embeddings.{name}"], requirements=["C", "A"])
-
-        self._token = table("token")
-        self._token_type = table("token_type") if num_token_types else None
+        self._token = contiguous(w["embeddings.token"])
+        self._token_type = contiguous(w["embeddings.token_type"]) if num_token_types else None
         self._position = (
-            table("position")
+            contiguous(w["embeddings.position"])
             if positions == "learned"
             else sinusoidal_positions(max_positions, hidden_size)
         )
@@ -317,18 +315,12 @@ class Encoder:
                 )
             types = types.reshape(-1)
         shape = (*ids.shape, self.hidden_size)
-        x = self._embed(ids.reshape(-1), starts, types)
-        states = [x.copy()] if return_hidden_states else []
-        step = 1 if return_hidden_states else max(self.num_layers, 1)
-        for first in range(0, self.num_layers, step):
-            self._stack.run(x, starts, first, step, False)
-            if return_hidden_states:
-                states.append(x.copy())
-        if self._final_norm is not None:
-            x = self._final_norm(x, out=x)
+        flat = ids.reshape(-1)
         if not return_hidden_states:
-            return x.reshape(shape)
-        return x.reshape(shape), [state.reshape(shape) for state in states]
+            return self._run(flat, starts, types).reshape(shape)
+        states: list[Array] = []
+        output = self._run(flat, starts, types, states)
+        return output.reshape(shape), [state.reshape(shape) for state in states]
 
     def trace(
         self, input_ids: npt.ArrayLike, *, token_type_ids: npt.ArrayLike | None = None
@@ -367,6 +359,29 @@ class Encoder:
         output, states = self(ids, token_type_ids=token_type_ids, return_hidden_states=True)
         return Trace(self, ids, np.stack(states), output)
 
+    def _run(
+        self,
+        ids: npt.NDArray[np.int64],
+        starts: npt.NDArray[np.int64],
+        types: npt.NDArray[np.int64] | None = None,
+        states: list[Array] | None = None,
+    ) -> Array:
+        """Encode a flat stream whose arrays are as the kernels take them; `states` is filled.
+
+        Nothing is checked here but the ids: after the weights of a call have gone through the
+        caches, each Python operation costs several times its usual time.
+        """
+        x = self._embed(ids, starts, types)
+        if states is None:
+            if self.layers:
+                self._stack.run(x, starts, 0, self.num_layers, False)
+        else:
+            states.append(x.copy())
+            for layer in range(self.num_layers):
+                self._stack.run(x, starts, layer, 1, False)
+                states.append(x.copy())
+        return x if self._final_norm is None else _normalise(self._final_norm, x)
+
     def _embed(
         self,
         ids: npt.NDArray[np.int64],
@@ -385,7 +400,7 @@ class Encoder:
             _core.embed(tables, indices, starts, x)
         except IndexError:
             raise self._index_error(ids, starts, types) from None
-        return x if self._embedding_norm is None else self._embedding_norm(x, out=x)
+        return x if self._embedding_norm is None else _normalise(self._embedding_norm, x)
 
     def _index_error(
         self,
@@ -414,6 +429,12 @@ class Encoder:
             f"Encoder(vocab_size={self.vocab_size}, hidden_size={self.hidden_size}, "
             f"num_layers={self.num_layers}, num_heads={self.num_heads})"
         )
+
+
+def _normalise(norm: LayerNorm, x: Array) -> Array:
+    """Normalise the rows of x in place; `x` and the norm's weights are as the kernel takes them."""
+    _core.layer_norm(x, None, norm.weight, norm.bias, x, norm.eps, False)
+    return x
 
 
 _PROJECTIONS = ("query", "key", "value", "output")
