@@ -1,6 +1,6 @@
 // How a weight (N, K) lies once it is packed: the same for every instruction set.
 //
-//   elements [panel][step][lane]: a row of a panel is 256 bytes, so 4 vectors of AVX-512; lane n of panel p
+//   elements [panel][step][lane]: a row of a panel is 192 bytes, so 3 vectors of AVX-512; lane n of panel p
 //   is output feature p * lanes + n. A step is one input feature of float32 or float64, two neighbours of
 //   bfloat16, four of int8. Features past N or K are 0.
 //   then, for int8 alone, [panels * lanes] each: float scales, and the int32 sums of each feature's q.
@@ -14,7 +14,7 @@
 
 namespace {
 
-constexpr int64_t kPanelRowBytes = 256;
+constexpr int64_t kPanelRowBytes = 192;
 
 struct PackedWeight {
   int64_t lanes, panels, steps;

@@ -70,21 +70,25 @@ if __name__ == "__main__":
     c = minimax(exp2, lambda x: 1 / exp2(x), -0.5, 0.5, 4, fixed=(1.0,))
     report("exp2 for bfloat16", c, np.float32, exp2, horner, -0.5, 0.5)
 
-    # erf(x) = 1 - 2^-(x q(x)) for x >= 0: the error of q counts as x erfc(x) ln 2 in the result.
-    def q(x):
-        return -mp.log(mp.erfc(x), 2) / x if x > 0 else 2 / mp.sqrt(mp.pi) / mp.log(2)
-
-    for degree in (5, 6, 7, 8):
-        c = minimax(q, lambda x: x * mp.erfc(x) * mp.log(2), 0.0, 4.0, degree)
-        report(
-            f"erf float32, degree {degree}",
-            c,
-            np.float32,
-            mp.erf,
-            lambda c, x: 1 - mp.mpf(2) ** (-x * horner(c, x)),
-            0,
-            4,
-        )
+    # x Phi(x) = max(x, 0) + s Phi(s), s = -|x|: the error of log2 Phi(s) counts as s Phi(s) ln 2.
+    # From degree 8 on the polynomial falls past the interval too, as log2 Phi does.
+    c = minimax(
+        lambda s: mp.log(mp.ncdf(s), 2),
+        lambda s: s * mp.ncdf(s) * mp.log(2),
+        -5.5,
+        0.0,
+        8,
+        fixed=(-1.0,),
+    )
+    report(
+        "GELU float32",
+        c,
+        np.float32,
+        lambda s: s * mp.ncdf(s),
+        lambda c, s: s * mp.mpf(2) ** horner(c, s),
+        -12,
+        0,
+    )
 
     # tanh(x) = x + x^3 t(x^2) for |x| <= 5/8: relative to tanh, the error of t counts as x^2.
     def t(y):

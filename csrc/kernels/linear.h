@@ -29,7 +29,7 @@ template <class E>
 class LinearBlock {
   using Sum = typename Vec<E>::Sum;
   static constexpr i64 kLanes = kPanelRowBytes / sizeof(E);
-  static constexpr i64 kColumns = kMaxTileVectors * Sum::kLanes;
+  static constexpr i64 kColumns = kLinearTileVectors * Sum::kLanes;
 
  public:
   LinearBlock(const hw_linear_params& a, i64 rows, Arena& arena)
@@ -65,15 +65,22 @@ class LinearBlock {
         few_rows_.multiply(input_.rows(), end_ - begin_, layout_.steps, weight + column, sums_);
         finish_rows(0, end_ - begin_);
       } else {
-        multiply_many(weight + column, finish_rows);
+        const i64 vectors = ceil_div(a_.out_features - first, i64(Sum::kLanes));
+        with_constant<kLinearTileVectors>(int(min_of(i64(kLinearTileVectors), vectors)), [&](auto width) {
+          multiply_many<decltype(width)::value>(weight + column, finish_rows);
+        });
       }
     }
   }
 
-  template <class FinishRows>
+  // Of the last panel only the vectors that hold a column of the output.
+  template <int Vectors, class FinishRows>
   HEADWISE_NOINLINE void multiply_many(const E* weight, FinishRows&& finish_rows) {
-    for_each_height<max_tile_rows<E>(kMaxTileVectors)>(end_ - begin_, [&](i64 row, auto h) {
-      multiply_into<decltype(h)::value, kMaxTileVectors, false>(
+    constexpr int kMaxHeight = max_tile_rows<E>(kLinearTileVectors);
+    if (Vectors < kLinearTileVectors)  // what is read past them is not written, but defined
+      for (typename Element<E>::Sum& sum : sums_) sum = 0;
+    for_each_height<kMaxHeight>(end_ - begin_, [&](i64 row, auto h) {
+      multiply_into<decltype(h)::value, Vectors, false, kLinearTileVectors>(
           sums_, input_.rows().from(row), weight, kLanes, layout_.steps, typename Vec<E>::Mask{});
       finish_rows(row, h);
     });
@@ -107,7 +114,7 @@ hw_status linear(const hw_linear_params& a) {
                      : few        ? threads
                                   : min_of(layout.panels, ceil_div(i64(4) * threads, blocks));
   if (groups == 1) blocks = round_up(blocks, threads);
-  const i64 block = round_up(ceil_div(a.rows, blocks), max_tile_rows<E>(kMaxTileVectors));
+  const i64 block = round_up(ceil_div(a.rows, blocks), max_tile_rows<E>(kLinearTileVectors));
   blocks = ceil_div(a.rows, block);
   Arena needed;
   LinearInput<E>(a, layout.steps, block, needed);

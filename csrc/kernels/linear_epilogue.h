@@ -17,12 +17,11 @@ struct Relu {
     return Vec<T>::max(Vec<T>::zero(), x);  // this order keeps a NaN
   }
 };
-// x Phi(x) with the normal distribution's Phi, by erf (Hendrycks and Gimpel, 2016).
+// x Phi(x) with the normal distribution function Phi (Hendrycks and Gimpel, 2016).
 struct Gelu {
   template <class T>
   static HEADWISE_INLINE Vec<T> apply(Vec<T> x) {
-    const Vec<T> half = x * Vec<T>::broadcast(T(0.5));
-    return Vec<T>::fma(half, erf(x * Vec<T>::broadcast(T(0.70710678118654752440))), half);
+    return gelu(x);
   }
 };
 // The same for layers whose factors are rounded to 9 bits and less.
@@ -48,7 +47,7 @@ struct GeluTanh {
   }
 };
 
-// Some rows of sums, [rows][kMaxTileVectors vectors], and what belongs to them.
+// Some rows of sums, [rows][kLinearTileVectors vectors], and what belongs to them.
 template <class E>
 struct SumTile {
   const typename Element<E>::Sum* sums;
@@ -62,6 +61,7 @@ struct SumTile {
 // What turns sums of a vector of columns into numbers: nothing, if they are numbers.
 template <class E>
 struct ColumnScale {
+  ColumnScale() = default;
   ColumnScale(const SumTile<E>&, i64) {}
   HEADWISE_INLINE auto apply(typename Vec<E>::Sum sum, const RowScale*) const { return sum; }
 };
@@ -70,6 +70,7 @@ struct ColumnScale<int8_quad> {
   Vec<float> scale;
   Vec<int32_t> weight_sum;
 
+  ColumnScale() = default;
   ColumnScale(const SumTile<int8_quad>& tile, i64 n)
       : scale(Vec<float>::load(tile.layout.scales(tile.packed) + n)),
         weight_sum(Vec<int32_t>::load(tile.layout.weight_sums(tile.packed) + n)) {}
@@ -88,6 +89,7 @@ inline void put_number(float x, bf16& out) { narrow(x, out); }
 template <class Number>
 class OutputColumns {
  public:
+  OutputColumns() = default;
   OutputColumns(const hw_linear_params& a, i64 n, i64 count)
       : head_dim_(a.out_head_dim),
         head_stride_(a.out_head_stride),
@@ -123,34 +125,41 @@ class OutputColumns {
 // The second half of a gated layer: y times the first half, which is in the output, plus the residual.
 struct Gate {};
 
+// Row by row, so that the cache lines of the output are written whole.
 template <class Activation, class Number, class E>
 HEADWISE_NOINLINE void finish_rows(const hw_linear_params& a, const SumTile<E>& tile) {
   using T = typename Element<E>::Real;
   using V = Vec<T>;
   using Sum = typename Vec<E>::Sum;
   constexpr bool kGate = __is_same(Activation, Gate);
-  const i64 rows = tile.rows, residual_stride = a.residual_stride;
-  for (i64 c = 0; c < kMaxTileVectors; ++c) {
-    const i64 n = tile.first_column + c * V::kLanes, left = a.out_features - n;
-    if (left <= 0) return;
-    const auto inside = V::first_lanes(left);
-    const V bias = tile.bias ? V::load(tile.bias + n, inside) : V::zero();
-    const ColumnScale<E> scale(tile, n);
-    const OutputColumns<Number> out(a, n, min_of(i64(V::kLanes), left));
-    const bool adds = a.residual && (kGate || !a.gated);
-    const T* residual = adds ? static_cast<const T*>(a.residual) + n : nullptr;
-    const typename Element<E>::Sum* sums = tile.sums + c * V::kLanes;
-    const RowScale* row_scale = tile.row_scales;
-    const i64 first = tile.first_row;
-    for (i64 r = 0; r < rows; ++r, sums += kMaxTileVectors * V::kLanes, ++row_scale) {
-      V y = scale.apply(Sum::load(sums), row_scale) + bias;
+  constexpr int kVectors = kLinearTileVectors;
+  typename V::Mask inside[kVectors];
+  V bias[kVectors];
+  ColumnScale<E> scale[kVectors];
+  OutputColumns<Number> out[kVectors];
+  unroll<kVectors>([&](auto c) HEADWISE_INLINE_LAMBDA {
+    const i64 n = tile.first_column + c * V::kLanes, count = min_of(i64(V::kLanes), a.out_features - n);
+    inside[c] = V::first_lanes(count);
+    bias[c] = tile.bias ? V::load(tile.bias + n, inside[c]) : V::zero();
+    scale[c] = ColumnScale<E>(tile, n);
+    out[c] = OutputColumns<Number>(a, n, count);
+  });
+  const i64 first = tile.first_row, rows = tile.rows, residual_stride = a.residual_stride;
+  const bool adds = a.residual && (kGate || !a.gated);
+  const T* residual =
+      adds ? static_cast<const T*>(a.residual) + first * residual_stride + tile.first_column : nullptr;
+  const typename Element<E>::Sum* sums = tile.sums;
+  const RowScale* row_scale = tile.row_scales;
+  for (i64 r = 0; r < rows; ++r, sums += kVectors * V::kLanes, ++row_scale) {
+    unroll<kVectors>([&](auto c) HEADWISE_INLINE_LAMBDA {
+      V y = scale[c].apply(Sum::load(sums + c * V::kLanes), row_scale) + bias[c];
       if constexpr (kGate)
-        y = y * out.template load<V>(first + r, inside);
+        y = y * out[c].template load<V>(first + r, inside[c]);
       else
         y = Activation::apply(y);
-      if (adds) y = y + V::load(residual + (first + r) * residual_stride, inside);
-      out.store(y, first + r, inside);
-    }
+      if (adds) y = y + V::load(residual + r * residual_stride + c * V::kLanes, inside[c]);
+      out[c].store(y, first + r, inside[c]);
+    });
   }
 }
 

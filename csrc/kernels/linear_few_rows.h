@@ -17,7 +17,7 @@ class FewRows {
   using Sum = typename Vec<E>::Sum;
   using Number = typename Element<E>::Sum;
   static constexpr i64 kLanes = kPanelRowBytes / sizeof(E);
-  static constexpr i64 kColumns = kMaxTileVectors * Sum::kLanes;
+  static constexpr i64 kColumns = kLinearTileVectors * Sum::kLanes;
   static constexpr i64 kPiece = kChain / 3;
   static constexpr i64 kLine = 64 / sizeof(E);
   static constexpr int kLinesPerStep = int(kColumns / kLine);
@@ -25,7 +25,7 @@ class FewRows {
  public:
   // sums[row][column] = x[row] . column, for kColumns columns of a panel.
   HEADWISE_NOINLINE void multiply(Factor<E> x, i64 rows, i64 steps, const E* panel, Number* sums) {
-    constexpr int kMaxHeight = max_tile_rows<E>(kMaxTileVectors);
+    constexpr int kMaxHeight = max_tile_rows<E>(kLinearTileVectors);
     const i64 tiles = ceil_div(rows, i64(kMaxHeight));
     const i64 share = ceil_div(i64(kLinesPerStep), tiles);
     for (i64 begin = 0; begin < steps; begin += kPiece) {
@@ -51,7 +51,7 @@ class FewRows {
   template <int Max, class F>
   static HEADWISE_INLINE void with_lines(i64 lines, F&& f) {
     if constexpr (Max > 0) {
-      if (lines != Max) return with_lines<Max / 2>(lines, f);
+      if (lines != Max) return with_lines<Max - 1>(lines, f);
     }
     f(Int<Max>{});
   }
@@ -59,18 +59,22 @@ class FewRows {
   template <int Rows, int Lines>
   static HEADWISE_INLINE void add_piece(Factor<E> x, const E* panel, i64 begin, i64 end, bool last,
                                         const E* ahead, Number* sums, Number* chains) {
-    Sum c[Rows][kMaxTileVectors];
+    Sum c[Rows][kLinearTileVectors];
     if (begin % kChain == 0)
-      for_each_vector(c, [&](Sum& s, i64) HEADWISE_INLINE_LAMBDA { s = Sum::zero(); });
+      for_each_vector<kLinearTileVectors>(c, [&](Sum& s, i64) HEADWISE_INLINE_LAMBDA { s = Sum::zero(); });
     else
-      for_each_vector(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(chains + at); });
-    multiply_steps<Rows, kMaxTileVectors, false, Lines>(x, panel, kLanes, begin, end, typename Vec<E>::Mask{},
-                                                        c, ahead);
+      for_each_vector<kLinearTileVectors>(
+          c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(chains + at); });
+    multiply_steps<Rows, kLinearTileVectors, false, Lines>(x, panel, kLanes, begin, end,
+                                                           typename Vec<E>::Mask{}, c, ahead);
     if (end % kChain != 0 && !last)
-      return for_each_vector(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(chains + at); });
+      return for_each_vector<kLinearTileVectors>(
+          c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(chains + at); });
     if (begin >= kChain)
-      for_each_vector(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(sums + at) + s; });
-    for_each_vector(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(sums + at); });
+      for_each_vector<kLinearTileVectors>(
+          c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(sums + at) + s; });
+    for_each_vector<kLinearTileVectors>(c,
+                                        [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(sums + at); });
   }
 
   alignas(64) Number chains_[kFewRows * kColumns];

@@ -5,15 +5,22 @@
 
 namespace {
 
-template <class F>
-hw_status for_each_row(i64 rows, i64 columns, double flops_per_element, F&& f) {
+// f(begin, end) for all rows, at most AtOnce at a time.
+template <i64 AtOnce, class F>
+hw_status for_each_rows(i64 rows, i64 columns, double flops_per_element, F&& f) {
   constexpr i64 kRun = 16;
   const i64 runs = ceil_div(rows, kRun);
   const int threads = threads_for(double(rows) * double(columns) * flops_per_element, runs);
   return parallel_for(threads, runs, [&](TaskCounter& counter) {
-    for (i64 run; (run = counter.next()) >= 0;)
-      for (i64 row = run * kRun; row < min_of(rows, (run + 1) * kRun); ++row) f(row);
+    for (i64 run; (run = counter.next()) >= 0;) {
+      const i64 end = min_of(rows, (run + 1) * kRun);
+      for (i64 row = run * kRun; row < end; row += AtOnce) f(row, min_of(end, row + AtOnce));
+    }
   });
+}
+template <class F>
+hw_status for_each_row(i64 rows, i64 columns, double flops_per_element, F&& f) {
+  return for_each_rows<1>(rows, columns, flops_per_element, [&](i64 row, i64) { f(row); });
 }
 
 // Vector i .. of a row of n numbers, 0 past its end; most are whole, and need no mask to be made.

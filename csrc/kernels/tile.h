@@ -73,28 +73,30 @@ HEADWISE_INLINE void multiply_steps(Factor<E> a, const E* b, i64 b_step, i64 beg
   }
 }
 
-// f(C's vector, the number of the first element of `sums` that it is or becomes), C lying row by row there.
-template <int Rows, int Columns, class V, class F>
+// f(C's vector, the number of the first element of `sums` that it is or becomes), C lying row by row there, a
+// row every RowVectors vectors.
+template <int RowVectors, int Rows, int Columns, class V, class F>
 HEADWISE_INLINE void for_each_vector(V (&c)[Rows][Columns], F&& f) {
   unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-    unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { f(c[r][j], i64(r * Columns + j) * V::kLanes); });
+    unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { f(c[r][j], i64(r * RowVectors + j) * V::kLanes); });
   });
 }
 
 // sums = A B, a chain for each element or several, added up. Here and not in registers, where a tile's sums
 // so far and those of the present chain do not fit together.
-template <int Rows, int Columns, bool Tail, class E, class Number>
+template <int Rows, int Columns, bool Tail, int RowVectors = Columns, class E, class Number>
 HEADWISE_INLINE void multiply_into(Number* sums, Factor<E> a, const E* b, i64 b_step, i64 depth,
                                    typename Vec<E>::Mask tail) {
   using V = typename Vec<E>::Sum;
   i64 begin = 0;
   do {
     V c[Rows][Columns];
-    for_each_vector(c, [&](V& v, i64) HEADWISE_INLINE_LAMBDA { v = V::zero(); });
+    for_each_vector<RowVectors>(c, [&](V& v, i64) HEADWISE_INLINE_LAMBDA { v = V::zero(); });
     multiply_steps<Rows, Columns, Tail>(a, b, b_step, begin, min_of(depth, begin + kChain), tail, c);
     if (begin > 0)
-      for_each_vector(c, [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v = V::load(sums + at) + v; });
-    for_each_vector(c, [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v.store(sums + at); });
+      for_each_vector<RowVectors>(c,
+                                  [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v = V::load(sums + at) + v; });
+    for_each_vector<RowVectors>(c, [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v.store(sums + at); });
     begin += kChain;
   } while (begin < depth);
 }
@@ -110,11 +112,11 @@ HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 dept
       alignas(64) typename Element<E>::Sum sums[Rows * Columns * V::kLanes];
       multiply_into<Rows, Columns, Tail>(sums, a, b, b_step, depth, tail);
       V c[Rows][Columns];
-      for_each_vector(c, [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v = V::load(sums + at); });
+      for_each_vector<Columns>(c, [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v = V::load(sums + at); });
       return finish(c);
     }
   V c[Rows][Columns];
-  for_each_vector(c, [&](V& v, i64) HEADWISE_INLINE_LAMBDA { v = V::zero(); });
+  for_each_vector<Columns>(c, [&](V& v, i64) HEADWISE_INLINE_LAMBDA { v = V::zero(); });
   multiply_steps<Rows, Columns, Tail>(a, b, b_step, 0, depth, tail, c);
   finish(c);
 }

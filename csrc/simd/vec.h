@@ -65,7 +65,9 @@ HEADWISE_INLINE void with_constant(int n, F&& f) {
   f(Int<Max>{});
 }
 
-constexpr int kMaxTileVectors = kRegisters == 32 ? 4 : 2;  // columns of a register tile
+// Columns of a register tile. Linear layers read weights from L2, of which 9 x 3 takes less than 6 x 4.
+constexpr int kMaxTileVectors = kRegisters == 32 ? 4 : 2;
+constexpr int kLinearTileVectors = kRegisters == 32 ? 3 : 2;
 
 // Rows of a register tile beside N columns: the accumulators, one row of N columns and a broadcast
 // fit the registers (32: 6 x 4, 9 x 3, 14 x 2; 16: 6 x 2); 14 suffices to hide the latency of a FMA.
