@@ -11,17 +11,21 @@ from hypothesis import strategies as st
 
 import headwise as hw
 
-# M, N, K: around the panel of 64 outputs (32 in float64), the tile of 6 rows, the 16 lanes.
+# M, N, K: around the panel of 48 outputs (24 in float64), the tile of 9 rows, the 16 lanes, the 96
+# rows that are few; a last panel of one, two and three vectors.
 SIZES = [
     (1, 1, 1),
     (2, 3, 5),
     (5, 16, 7),
-    (6, 64, 16),
-    (7, 65, 33),
+    (6, 48, 16),
+    (9, 49, 33),
+    (10, 64, 200),
     (13, 31, 64),
     (12, 127, 1),
     (1, 193, 100),
     (67, 1, 40),
+    (97, 97, 50),
+    (110, 112, 250),
     (200, 70, 30),
 ]
 ACTIVATIONS = [None, "relu", "gelu", "gelu_tanh", "silu"]

@@ -12,8 +12,20 @@ from hypothesis import strategies as st
 import headwise as hw
 
 PRECISIONS = ["bfloat16", "int8"]
-# M, N, K: around the panel of 64 outputs, the tiles of 4 to 6 rows, pairs and quads of inputs.
-SIZES = [(1, 1, 1), (2, 3, 5), (5, 16, 7), (6, 64, 16), (7, 65, 34), (13, 130, 99), (40, 70, 801)]
+# M, N, K: around the panel of 48 outputs, the tiles of 5 to 9 rows, pairs and quads of inputs, the
+# 96 rows that are few; a last panel of one, two and three vectors.
+SIZES = [
+    (1, 1, 1),
+    (2, 3, 5),
+    (5, 16, 7),
+    (6, 48, 16),
+    (9, 49, 34),
+    (13, 130, 99),
+    (40, 70, 801),
+    (97, 97, 50),
+    (110, 112, 390),
+    (120, 70, 34),
+]
 
 
 def draw(rng, sizes):
@@ -194,6 +206,6 @@ def test_attributes():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_size_of_a_packed_weight(precision):
     """Reduced weights take a half and a quarter, and int8 two numbers an output feature."""
-    packed = hw.Linear(np.ones((128, 256), np.float32), precision=precision).packed
-    expected = {"float32": 4 * 128 * 256, "bfloat16": 2 * 128 * 256, "int8": 128 * (256 + 8)}
+    packed = hw.Linear(np.ones((96, 256), np.float32), precision=precision).packed
+    expected = {"float32": 4 * 96 * 256, "bfloat16": 2 * 96 * 256, "int8": 96 * (256 + 8)}
     assert packed.nbytes == expected[precision]

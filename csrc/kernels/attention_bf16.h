@@ -15,7 +15,10 @@ class Bf16Products {
  public:
   using Real = float;
   static constexpr int kKeysPerStep = 2;
-  static HEADWISE_INLINE V exp2(V x) { return exp2_nonpositive<float, CoarseExp2>(x); }
+  template <class Columns>
+  static HEADWISE_INLINE Columns exp2(Columns x) {
+    return exp2_nonpositive<Columns, CoarseExp2>(x);
+  }
   static i64 block(i64 head_dim) { return key_block<float>(head_dim); }
 
   Bf16Products(const hw_attention_params& a, Arena& arena)

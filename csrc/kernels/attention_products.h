@@ -70,7 +70,10 @@ class NativeProducts {
  public:
   using Real = T;
   static constexpr int kKeysPerStep = 1;
-  static HEADWISE_INLINE V exp2(V x) { return exp2_nonpositive(x); }
+  template <class Columns>
+  static HEADWISE_INLINE Columns exp2(Columns x) {
+    return exp2_nonpositive(x);
+  }
   static i64 block(i64 head_dim) { return key_block<T>(head_dim); }
 
   NativeProducts(const hw_attention_params& a, Arena& arena)

@@ -300,14 +300,14 @@ class AttentionTile {
 
   template <int N>
   HEADWISE_INLINE void exponentiate_columns(const SoftmaxState<T>& state, i64 r, i64 count) {
-    V max[N], sum[N];
+    using Columns = Vecs<T, N>;
+    Columns max, sum = Columns::zero();
     unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
       const V old_max = V::load(state.max + r + c * W);
       const V new_max = V::max(V::load(m_.block_max + r + c * W), old_max);
       new_max.store(state.max + r + c * W);
-      max[c] = finite(new_max);
-      exp2_nonpositive(old_max - max[c]).store(m_.rescale + r + c * W);
-      sum[c] = V::zero();
+      max.each[c] = finite(new_max);
+      exp2_nonpositive(old_max - max.each[c]).store(m_.rescale + r + c * W);
     });
     // In locals: a store might change a member, for all that a compiler knows.
     constexpr int kKeys = Products::kKeysPerStep;
@@ -318,18 +318,23 @@ class AttentionTile {
       unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
         V::broadcast(-kInfinity<T>).store(scores + count * lanes + c * W);
       });
-    for (i64 j = 0; j < count; j += kKeys, scores += kKeys * lanes, probabilities += lanes)
-      unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
-        V p[kKeys];
-        unroll<kKeys>([&](auto k) HEADWISE_INLINE_LAMBDA {
-          p[k] = Products::exp2(V::load(scores + k * lanes + c * W) - max[c]);
-          sum[c] = sum[c] + p[k];
-        });
-        Products::store(p, probabilities + c * W);
+    for (i64 j = 0; j < count; j += kKeys, scores += kKeys * lanes, probabilities += lanes) {
+      Columns p[kKeys];
+      unroll<kKeys>([&](auto k) HEADWISE_INLINE_LAMBDA {
+        p[k] = Columns::of(
+            [&](auto c) HEADWISE_INLINE_LAMBDA { return V::load(scores + k * lanes + c * W) - max.each[c]; });
+        p[k] = Products::exp2(p[k]);
+        sum = sum + p[k];
       });
+      unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
+        V keys[kKeys];
+        unroll<kKeys>([&](auto k) HEADWISE_INLINE_LAMBDA { keys[k] = p[k].each[c]; });
+        Products::store(keys, probabilities + c * W);
+      });
+    }
     unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
       T* total = state.sum + r + c * W;
-      V::fma(V::load(total), V::load(m_.rescale + r + c * W), sum[c]).store(total);
+      V::fma(V::load(total), V::load(m_.rescale + r + c * W), sum.each[c]).store(total);
     });
   }
 

@@ -7,40 +7,43 @@ namespace {
 
 struct Identity {
   template <class V>
-  static V apply(V x) {
+  static HEADWISE_INLINE V apply(V x) {
     return x;
   }
 };
 struct Relu {
-  template <class T>
-  static Vec<T> apply(Vec<T> x) {
-    return Vec<T>::max(Vec<T>::zero(), x);  // this order keeps a NaN
+  template <class V>
+  static HEADWISE_INLINE V apply(V x) {
+    return V::max(V::zero(), x);  // this order keeps a NaN
   }
 };
 // x Phi(x) with the normal distribution function Phi (Hendrycks and Gimpel, 2016).
 struct Gelu {
-  template <class T>
-  static HEADWISE_INLINE Vec<T> apply(Vec<T> x) {
+  template <class V>
+  static HEADWISE_INLINE V apply(V x) {
     return gelu(x);
   }
 };
 // The same for layers whose factors are rounded to 9 bits and less.
 struct CoarseGelu {
-  static HEADWISE_INLINE Vec<float> apply(Vec<float> x) { return x * coarse_normal_cdf(x); }
+  template <class V>
+  static HEADWISE_INLINE V apply(V x) {
+    return x * coarse_normal_cdf(x);
+  }
 };
 // x / (1 + e^-x) (Elfwing, Uchibe and Doya, 2017).
 struct Silu {
-  template <class T>
-  static HEADWISE_INLINE Vec<T> apply(Vec<T> x) {
+  template <class V>
+  static HEADWISE_INLINE V apply(V x) {
     return x * sigmoid(x);
   }
 };
 // The same paper's approximation of x Phi(x): (x / 2) (1 + tanh(u)) = x sigmoid(2 u), u = sqrt(2 / pi) (x +
 // 0.044715 x^3).
 struct GeluTanh {
-  template <class T>
-  static HEADWISE_INLINE Vec<T> apply(Vec<T> x) {
-    using V = Vec<T>;
+  template <class V>
+  static HEADWISE_INLINE V apply(V x) {
+    using T = typename V::Number;
     const V cubic = V::fma(x * x, V::broadcast(T(2 * 0.79788456080286535588 * 0.044715)),
                            V::broadcast(T(2 * 0.79788456080286535588)));
     return x * sigmoid(x * cubic);
@@ -133,6 +136,7 @@ HEADWISE_NOINLINE void finish_rows(const hw_linear_params& a, const SumTile<E>& 
   using Sum = typename Vec<E>::Sum;
   constexpr bool kGate = __is_same(Activation, Gate);
   constexpr int kVectors = kLinearTileVectors;
+  using Row = Vecs<T, kVectors>;
   typename V::Mask inside[kVectors];
   V bias[kVectors];
   ColumnScale<E> scale[kVectors];
@@ -151,15 +155,19 @@ HEADWISE_NOINLINE void finish_rows(const hw_linear_params& a, const SumTile<E>& 
   const typename Element<E>::Sum* sums = tile.sums;
   const RowScale* row_scale = tile.row_scales;
   for (i64 r = 0; r < rows; ++r, sums += kVectors * V::kLanes, ++row_scale) {
-    unroll<kVectors>([&](auto c) HEADWISE_INLINE_LAMBDA {
-      V y = scale[c].apply(Sum::load(sums + c * V::kLanes), row_scale) + bias[c];
-      if constexpr (kGate)
-        y = y * out[c].template load<V>(first + r, inside[c]);
-      else
-        y = Activation::apply(y);
-      if (adds) y = y + V::load(residual + r * residual_stride + c * V::kLanes, inside[c]);
-      out[c].store(y, first + r, inside[c]);
+    Row y = Row::of([&](auto c) HEADWISE_INLINE_LAMBDA {
+      return scale[c].apply(Sum::load(sums + c * V::kLanes), row_scale) + bias[c];
     });
+    if constexpr (kGate)
+      y = y * Row::of([&](auto c)
+                          HEADWISE_INLINE_LAMBDA { return out[c].template load<V>(first + r, inside[c]); });
+    else
+      y = Activation::apply(y);
+    if (adds)
+      y = y + Row::of([&](auto c) HEADWISE_INLINE_LAMBDA {
+            return V::load(residual + r * residual_stride + c * V::kLanes, inside[c]);
+          });
+    unroll<kVectors>([&](auto c) HEADWISE_INLINE_LAMBDA { out[c].store(y.each[c], first + r, inside[c]); });
   }
 }
 

@@ -14,6 +14,7 @@ struct Vec;
 
 template <>
 struct Vec<float> {
+  using Number = float;
   static constexpr int kLanes = 8;
   static constexpr int kOperandRegisters = 1;
   static constexpr float kZeroPower = -127.0f;
@@ -132,6 +133,7 @@ struct Vec<float> {
 
 template <>
 struct Vec<double> {
+  using Number = double;
   static constexpr int kLanes = 4;
   static constexpr int kOperandRegisters = 1;
   static constexpr double kZeroPower = -1023.0;

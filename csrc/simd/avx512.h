@@ -14,6 +14,7 @@ struct Vec;
 
 template <>
 struct Vec<float> {
+  using Number = float;
   static constexpr int kLanes = 16;
   static constexpr int kOperandRegisters = 1;
   static constexpr float kZeroPower = -160.0f;
@@ -109,6 +110,7 @@ struct Vec<float> {
 
 template <>
 struct Vec<double> {
+  using Number = double;
   static constexpr int kLanes = 8;
   static constexpr int kOperandRegisters = 1;
   static constexpr double kZeroPower = -1100.0;

@@ -1,8 +1,8 @@
-// exp2, exp, GELU and tanh on vectors. The coefficients come from tools/fit_polynomials.py.
+// exp2, exp, GELU and tanh on a vector or several (V). The coefficients come from tools/fit_polynomials.py.
 #pragma once
 #include <math.h>
 
-#include "vec.h"
+#include "vecs.h"
 
 namespace {
 
@@ -10,10 +10,10 @@ template <class T>
 constexpr T kInfinity = T(__builtin_inf());
 
 // c[0] + c[1] x + ... by Horner's rule.
-template <class T, int N>
-HEADWISE_INLINE Vec<T> polynomial(const T (&c)[N], Vec<T> x) {
-  Vec<T> y = Vec<T>::broadcast(c[N - 1]);
-  unroll<N - 1>([&](auto i) { y = Vec<T>::fma(y, x, Vec<T>::broadcast(c[N - 2 - i])); });
+template <class V, class T, int N>
+HEADWISE_INLINE V polynomial(const T (&c)[N], V x) {
+  V y = V::broadcast(c[N - 1]);
+  unroll<N - 1>([&](auto i) HEADWISE_INLINE_LAMBDA { y = V::fma(y, x, V::broadcast(c[N - 2 - i])); });
   return y;
 }
 
@@ -50,13 +50,12 @@ struct CoarseExp2 {
 };
 
 // 2^x for x <= 0: exactly 1 at 0, exactly 0 at -inf, NaN at NaN, else within 2 ulp (with the default
-// polynomial) down to 2^-126
-// (2^-1022); smaller results may be flushed to 0.
-template <class T, class Polynomial = Exp2<T>>
-HEADWISE_INLINE Vec<T> exp2_nonpositive(Vec<T> x) {
-  x = Vec<T>::max(Vec<T>::broadcast(Vec<T>::kZeroPower), x);  // this order keeps a NaN
-  const Vec<T> n = Vec<T>::round(x);
-  return Vec<T>::scale_by_power_of_2(polynomial(Polynomial::kCoefficients, x - n), n);
+// polynomial) down to 2^-126 (2^-1022); smaller results may be flushed to 0.
+template <class V, class Polynomial = Exp2<typename V::Number>>
+HEADWISE_INLINE V exp2_nonpositive(V x) {
+  x = V::max(V::broadcast(V::kZeroPower), x);  // this order keeps a NaN
+  const V n = V::round(x);
+  return V::scale_by_power_of_2(polynomial(Polynomial::kCoefficients, x - n), n);
 }
 
 template <class T>
@@ -72,9 +71,9 @@ constexpr T kLn2Low = sizeof(T) == 4 ? T(-2.1219444005469058e-4) : T(1.428606820
 // e^x for x <= 0, within 2 ulp, also where a fma rounds twice. The remainder of x is taken before it is
 // turned into a power of 2: x log2(e) rounded as a whole would cost up to 60 ulp at x = -80. Exactly 0 below
 // 2^-126.4 (float) or 2^-1022.4 (double) at the latest.
-template <class T>
-HEADWISE_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
-  using V = Vec<T>;
+template <class V>
+HEADWISE_INLINE V exp_nonpositive(V x) {
+  using T = typename V::Number;
   const V lowest = V::broadcast((V::kZeroPower + T(0.6)) * kLn2<T>);
   x = V::max(lowest, x);  // this order keeps a NaN
   const V log2e = V::broadcast(kLog2E<T>);
@@ -85,31 +84,31 @@ HEADWISE_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
 }
 
 // 1 / (1 + e^-x), both tails to full precision.
-template <class T>
-HEADWISE_INLINE Vec<T> sigmoid(Vec<T> x) {
-  using V = Vec<T>;
-  const V one = V::broadcast(T(1)), e = exp_nonpositive(V::zero() - V::abs(x));
+template <class V>
+HEADWISE_INLINE V sigmoid(V x) {
+  const V one = V::broadcast(1), e = exp_nonpositive(V::zero() - V::abs(x));
   return V::select(V::equal(V::max(V::zero(), x), x), one, e) / (one + e);
 }
 
 // x Phi(x) with the normal distribution function Phi, as max(x, 0) + s Phi(s), s = -|x|. log2 Phi(s) is
 // smooth, and one polynomial of degree 8 serves [-5.5, 0]; below, where s Phi(s) is lost beside 1, it falls
 // ever faster, to less than the exponent of any number at -12. Absolute error 3e-8 before rounding.
-HEADWISE_INLINE Vec<float> gelu(Vec<float> x) {
+template <int N>
+HEADWISE_INLINE Vecs<float, N> gelu(Vecs<float, N> x) {
   constexpr float kLog2Phi[] = {-1.0f,           1.1511103f,     -0.4591609f,
                                 0.052636266f,    0.0072577484f,  0.00027989745f,
                                 -0.00012901559f, -2.769605e-05f, -1.8838235e-06f};
-  using V = Vec<float>;
+  using V = Vecs<float, N>;
   const V s = V::max(V::broadcast(-12.0f), V::copy_sign(x, V::broadcast(-1.0f)));  // this order keeps a NaN
   return V::fma(s, exp2_nonpositive(polynomial(kLog2Phi, s)), V::max(V::zero(), x));
 }
 
 // The normal distribution function Phi(x) = 1/2 + x p(x^2), where x Phi(x) may be 5e-5 wrong: as a factor of
 // numbers that are then rounded to bfloat16. Exactly 0 below -4.4, and within 5e-6 of 1 above 4.4.
-HEADWISE_INLINE Vec<float> coarse_normal_cdf(Vec<float> x) {
+template <class V>
+HEADWISE_INLINE V coarse_normal_cdf(V x) {
   constexpr float kP[] = {0.3987655f,     -0.06607826f,   0.009643818f,    -0.0010551941f, 8.4323176e-05f,
                           -4.727562e-06f, 1.7422609e-07f, -3.7580663e-09f, 3.5741975e-11f};
-  using V = Vec<float>;
   const V t = V::min(V::broadcast(4.4f), V::max(V::broadcast(-4.4f), x));  // this order keeps a NaN
   return V::max(V::zero(), V::fma(t, polynomial(kP, t * t), V::broadcast(0.5f)));
 }
@@ -135,10 +134,13 @@ HEADWISE_INLINE Vec<double> lane_by_lane(Vec<double> x, F&& f) {
   for (double& lane : lanes) lane = f(lane);
   return Vec<double>::load(lanes);
 }
-HEADWISE_INLINE Vec<double> gelu(Vec<double> x) {
-  const Vec<double> half = x * Vec<double>::broadcast(0.5);
-  const Vec<double> scaled = x * Vec<double>::broadcast(0.70710678118654752440);
-  return Vec<double>::fma(half, lane_by_lane(scaled, [](double lane) { return ::erf(lane); }), half);
+template <int N>
+HEADWISE_INLINE Vecs<double, N> gelu(Vecs<double, N> x) {
+  using V = Vecs<double, N>;
+  const V half = x * V::broadcast(0.5), scaled = x * V::broadcast(0.70710678118654752440);
+  const V erf =
+      V::of([&](auto i) { return lane_by_lane(scaled.each[i], [](double lane) { return ::erf(lane); }); });
+  return V::fma(half, erf, half);
 }
 HEADWISE_INLINE Vec<double> tanh(Vec<double> x) {
   return lane_by_lane(x, [](double lane) { return ::tanh(lane); });

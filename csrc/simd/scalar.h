@@ -11,6 +11,7 @@ constexpr int kRegisters = 16;
 
 template <class T>
 struct Vec {
+  using Number = T;
   static constexpr int kLanes = 1;
   static constexpr int kOperandRegisters = 1;  // that a factor of fma takes
   using Mask = bool;

@@ -329,9 +329,9 @@ static void linear(void) {
     double tolerance;
     size_t bytes;
   } kinds[] = {
-      {HW_FLOAT32, 4e-6, PANELS * 256 * K},
-      {HW_BFLOAT16, 0.05, PANELS * 256 * 17},
-      {HW_INT8, 0.08, PANELS * 256 * 9 + PANELS * 64 * 8},
+      {HW_FLOAT32, 4e-6, PANELS * 192 * K},
+      {HW_BFLOAT16, 0.05, PANELS * 192 * 17},
+      {HW_INT8, 0.08, PANELS * 192 * 9 + PANELS * 48 * 8},
   };
   float *x = numbers(M * (K + GAP), 1), *w = numbers(N * (K + 1), 2), *bias = numbers(2 * N, 3);
   float *residual = numbers(M * N, 4), *out = numbers(M * (N + GAP), 5), *gate = numbers(N * (K + 1), 6);
