@@ -244,10 +244,9 @@ def test_one_warning_with_the_total(tiny, window):
 @pytest.mark.parametrize("text", ["a b", "", "a b c d e f g h"])
 def test_one_text_in_any_wrapping(tiny, text):
     """A str and a list of one take a shorter way than an iterator."""
-    expected = tiny.encode(iter([text]), on_truncate="ignore")
-    assert expected.shape == (1, tiny.dim)
     for normalize in (None, True, False):
         expected = tiny.encode(iter([text]), on_truncate="ignore", normalize=normalize)
+        assert expected.shape == (1, tiny.dim)
         for wrap, shape in ((str, (tiny.dim,)), (lambda text: [text], (1, tiny.dim))):
             vectors = tiny.encode(wrap(text), on_truncate="ignore", normalize=normalize)
             np.testing.assert_array_equal(vectors, expected.reshape(shape))
