@@ -43,6 +43,24 @@ def chebyshev(f, low, high, degree):
     return coefficients[::-1], error
 
 
+def rounded_in_turn(f, low, high, degree, dtype, fixed=()):
+    """Coefficients least in the mean square of p(x) / f(x) - 1 on Chebyshev nodes of [low, high].
+
+    Each is rounded before the next are found, which make up for it.
+    """
+    n = 60
+    nodes = [
+        (low + high + (high - low) * mp.cos(mp.pi * (2 * k + 1) / (2 * n))) / 2 for k in range(n)
+    ]
+    found = list(fixed)
+    while len(found) <= degree:
+        powers = range(len(found), degree + 1)
+        basis = mp.matrix([[x**i / f(x) for i in powers] for x in nodes])
+        rest = mp.matrix([1 - horner(found, x) / f(x) for x in nodes])
+        found.append(float(dtype(float(mp.lu_solve(basis, rest)[0]))))
+    return found
+
+
 def report(name, coefficients, dtype, f, approximation, low, high):
     rounded = [dtype(float(c)) for c in coefficients]
     x = np.linspace(low, high, 4001)
@@ -62,13 +80,13 @@ def horner(c, x):
 if __name__ == "__main__":
     half = mp.mpf("0.5")
     exp2 = lambda x: mp.mpf(2) ** x  # noqa: E731
-    c, _ = chebyshev(exp2, -half, half, 6)
-    report("exp2 float32", [1.0, *c[1:]], np.float32, exp2, horner, -0.5, 0.5)
-    c, _ = chebyshev(exp2, -half, half, 11)
-    report("exp2 float64", [1.0, *c[1:]], np.float64, exp2, horner, -0.5, 0.5)
-
-    c = minimax(exp2, lambda x: 1 / exp2(x), -0.5, 0.5, 4, fixed=(1.0,))
-    report("exp2 for bfloat16", c, np.float32, exp2, horner, -0.5, 0.5)
+    for name, degree, dtype in (
+        ("float32", 6, np.float32),
+        ("float64", 11, np.float64),
+        ("for bfloat16", 4, np.float32),
+    ):
+        c = rounded_in_turn(exp2, 0, 1, degree, dtype, fixed=(1.0,))
+        report(f"exp2 {name}", c, dtype, exp2, horner, 0.0, 1.0)
 
     # x Phi(x) = max(x, 0) + s Phi(s), s = -|x|: the error of log2 Phi(s) counts as s Phi(s) ln 2.
     # From degree 8 on the polynomial falls past the interval too, as log2 Phi does.

@@ -17,7 +17,7 @@ class Bf16Products {
   static constexpr int kKeysPerStep = 2;
   template <class Columns>
   static HEADWISE_INLINE Columns exp2(Columns x) {
-    return exp2_nonpositive<Columns, CoarseExp2>(x);
+    return power_of_2<Columns, CoarseExp2>(x);
   }
   static i64 block(i64 head_dim) { return key_block<float>(head_dim); }
 

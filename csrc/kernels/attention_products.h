@@ -72,7 +72,7 @@ class NativeProducts {
   static constexpr int kKeysPerStep = 1;
   template <class Columns>
   static HEADWISE_INLINE Columns exp2(Columns x) {
-    return exp2_nonpositive(x);
+    return power_of_2(x);
   }
   static i64 block(i64 head_dim) { return key_block<T>(head_dim); }
 

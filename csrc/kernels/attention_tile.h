@@ -144,8 +144,8 @@ class AttentionTile {
     for (i64 r = 0; r < lanes_; r += W) {
       const V total_max = V::load(total.max + r), part_max = V::load(part.max + r);
       const V max = V::max(part_max, total_max);
-      const V total_weight = exp2_nonpositive(total_max - finite(max));
-      const V part_weight = exp2_nonpositive(part_max - finite(max));
+      const V total_weight = power_of_2(total_max - finite(max));
+      const V part_weight = power_of_2(part_max - finite(max));
       max.store(total.max + r);
       V::fma(V::load(total.sum + r), total_weight, V::load(part.sum + r) * part_weight).store(total.sum + r);
       total_weight.store(m_.rescale + r);
@@ -202,7 +202,7 @@ class AttentionTile {
         for (i64 j = 0; j < count; ++j) {
           T* s = m_.scores + j * lanes_ + r;
           const V score = some && begin + j < end ? V::load(s) : V::broadcast(-kInfinity<T>);
-          const V p = exp2_nonpositive(score - max) * inverse;
+          const V p = power_of_2(score - max) * inverse;
           // A masked key gets 0, even in a row that is NaN.
           V::select(V::equal(score, V::broadcast(-kInfinity<T>)), V::zero(), p).store(s);
         }
@@ -307,7 +307,7 @@ class AttentionTile {
       const V new_max = V::max(V::load(m_.block_max + r + c * W), old_max);
       new_max.store(state.max + r + c * W);
       max.each[c] = finite(new_max);
-      exp2_nonpositive(old_max - max.each[c]).store(m_.rescale + r + c * W);
+      power_of_2(old_max - max.each[c]).store(m_.rescale + r + c * W);
     });
     // In locals: a store might change a member, for all that a compiler knows.
     constexpr int kKeys = Products::kKeysPerStep;

@@ -75,10 +75,11 @@ struct Vec<float> {
     const __m256 bit = _mm256_set1_ps(-0.0f);
     return {_mm256_or_ps(_mm256_andnot_ps(bit, magnitude.v), _mm256_and_ps(bit, sign.v))};
   }
-  static Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-  // Adds n to the exponent field. The conversion of a NaN is 2^31, which the shift drops.
-  static Vec scale_by_power_of_2(Vec a, Vec n) {
-    const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
+  static Vec bounded_power(Vec x) { return min(broadcast(128), max(broadcast(kZeroPower), x)); }
+  static Vec fraction(Vec x) { return {_mm256_sub_ps(x.v, _mm256_floor_ps(x.v))}; }
+  // Adds floor(x) to the exponent field. The conversion of a NaN is 2^31, which the shift drops.
+  static Vec scale_by_power_of_2(Vec a, Vec x) {
+    const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(_mm256_floor_ps(x.v)), 23);
     return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.v), exponent))};
   }
 
@@ -172,10 +173,12 @@ struct Vec<double> {
     const __m256d bit = _mm256_set1_pd(-0.0);
     return {_mm256_or_pd(_mm256_andnot_pd(bit, magnitude.v), _mm256_and_pd(bit, sign.v))};
   }
-  static Vec round(Vec a) { return {_mm256_round_pd(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+  static Vec bounded_power(Vec x) { return min(broadcast(1024), max(broadcast(kZeroPower), x)); }
+  static Vec fraction(Vec x) { return {_mm256_sub_pd(x.v, _mm256_floor_pd(x.v))}; }
   // As for float; sign extension turns the 2^31 of a NaN into bits that the shift drops too.
-  static Vec scale_by_power_of_2(Vec a, Vec n) {
-    const __m256i exponent = _mm256_slli_epi64(_mm256_cvtepi32_epi64(_mm256_cvtpd_epi32(n.v)), 52);
+  static Vec scale_by_power_of_2(Vec a, Vec x) {
+    const __m128i n = _mm256_cvtpd_epi32(_mm256_floor_pd(x.v));
+    const __m256i exponent = _mm256_slli_epi64(_mm256_cvtepi32_epi64(n), 52);
     return {_mm256_castsi256_pd(_mm256_add_epi64(_mm256_castpd_si256(a.v), exponent))};
   }
 

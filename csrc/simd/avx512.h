@@ -77,8 +77,9 @@ struct Vec<float> {
     const __m512 bit = _mm512_set1_ps(-0.0f);
     return {_mm512_or_ps(_mm512_andnot_ps(bit, magnitude.v), _mm512_and_ps(bit, sign.v))};
   }
-  static Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, 0x08)}; }
-  static Vec scale_by_power_of_2(Vec a, Vec n) { return {_mm512_scalef_ps(a.v, n.v)}; }
+  static Vec bounded_power(Vec x) { return x; }
+  static Vec fraction(Vec x) { return {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}; }
+  static Vec scale_by_power_of_2(Vec a, Vec x) { return {_mm512_scalef_ps(a.v, x.v)}; }
 
   float sum() const { return _mm512_reduce_add_ps(v); }
   float largest() const { return _mm512_reduce_max_ps(v); }
@@ -146,8 +147,9 @@ struct Vec<double> {
     const __m512d bit = _mm512_set1_pd(-0.0);
     return {_mm512_or_pd(_mm512_andnot_pd(bit, magnitude.v), _mm512_and_pd(bit, sign.v))};
   }
-  static Vec round(Vec a) { return {_mm512_roundscale_pd(a.v, 0x08)}; }
-  static Vec scale_by_power_of_2(Vec a, Vec n) { return {_mm512_scalef_pd(a.v, n.v)}; }
+  static Vec bounded_power(Vec x) { return x; }
+  static Vec fraction(Vec x) { return {_mm512_reduce_pd(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}; }
+  static Vec scale_by_power_of_2(Vec a, Vec x) { return {_mm512_scalef_pd(a.v, x.v)}; }
 
   double sum() const { return _mm512_reduce_add_pd(v); }
   double largest() const { return _mm512_reduce_max_pd(v); }

@@ -1,4 +1,4 @@
-// exp2, exp, GELU and tanh on a vector or several (V). The coefficients come from tools/fit_polynomials.py.
+// 2^x, exp, GELU and tanh on a vector or several (V). The coefficients come from tools/fit_polynomials.py.
 #pragma once
 #include <math.h>
 
@@ -22,40 +22,39 @@ struct Exp2;
 
 template <>
 struct Exp2<float> {
-  // 2^r on [-1/2, 1/2], minimax of degree 6: 1.5e-8 before rounding.
-  static constexpr float kCoefficients[] = {1.0f,         0.6931472f,    0.2402265f,    0.05550327f,
-                                            0.009618057f, 0.0013400428f, 0.00015461445f};
+  // 2^r on [0, 1], degree 6: 2e-9 before rounding.
+  static constexpr float kCoefficients[] = {1.0f,         0.69314706f,   0.24022907f,   0.05548629f,
+                                            0.009673505f, 0.0012485106f, 0.00021555494f};
 };
 
 template <>
 struct Exp2<double> {
-  // Degree 11: 1.5e-17 before rounding.
+  // Degree 11: 3e-18 before rounding.
   static constexpr double kCoefficients[] = {1.0,
-                                             0.6931471805599453,
-                                             0.24022650695910158,
-                                             0.055504108664821625,
-                                             0.009618129107587256,
-                                             0.001333355814640647,
-                                             0.00015403530463724353,
-                                             1.5252733841556773e-05,
-                                             1.3215432535912375e-06,
-                                             1.0178057087733941e-07,
-                                             7.074194297288521e-09,
-                                             4.4558179083360645e-10};
+                                             0.693147180559946,
+                                             0.24022650695906245,
+                                             0.05550410866561372,
+                                             0.009618129099471087,
+                                             0.0013333558632845019,
+                                             0.00015403512224532114,
+                                             1.525317648856895e-05,
+                                             1.3208351658621371e-06,
+                                             1.0253319020398358e-07,
+                                             6.559116253503627e-09,
+                                             6.264160752498693e-10};
 };
 
-// Relative error 5e-6, for numbers that are then rounded to bfloat16, which costs 2e-3.
+// Relative error 3e-6, for numbers that are then rounded to bfloat16, which costs 2e-3.
 struct CoarseExp2 {
-  static constexpr float kCoefficients[] = {1.0f, 0.69312423f, 0.24024108f, 0.055906393f, 0.009582485f};
+  static constexpr float kCoefficients[] = {1.0f, 0.693044f, 0.2412827f, 0.05224087f, 0.013426566f};
 };
 
-// 2^x for x <= 0: exactly 1 at 0, exactly 0 at -inf, NaN at NaN, else within 2 ulp (with the default
-// polynomial) down to 2^-126 (2^-1022); smaller results may be flushed to 0.
+// 2^x: exactly 1 at 0, exactly 0 at -inf, infinite or NaN where it is too large, NaN at NaN, else within 2
+// ulp (with the default polynomial) down to 2^-126 (2^-1022); smaller results may be flushed to 0.
 template <class V, class Polynomial = Exp2<typename V::Number>>
-HEADWISE_INLINE V exp2_nonpositive(V x) {
-  x = V::max(V::broadcast(V::kZeroPower), x);  // this order keeps a NaN
-  const V n = V::round(x);
-  return V::scale_by_power_of_2(polynomial(Polynomial::kCoefficients, x - n), n);
+HEADWISE_INLINE V power_of_2(V x) {
+  x = V::bounded_power(x);
+  return V::scale_by_power_of_2(polynomial(Polynomial::kCoefficients, V::fraction(x)), x);
 }
 
 template <class T>
@@ -77,7 +76,7 @@ HEADWISE_INLINE V exp_nonpositive(V x) {
   const V lowest = V::broadcast((V::kZeroPower + T(0.6)) * kLn2<T>);
   x = V::max(lowest, x);  // this order keeps a NaN
   const V log2e = V::broadcast(kLog2E<T>);
-  const V n = V::round(x * log2e);
+  const V power = x * log2e, n = power - V::fraction(power);
   const V r = (x - n * V::broadcast(kLn2High<T>)) - n * V::broadcast(kLn2Low<T>);
   const V y = V::scale_by_power_of_2(polynomial(Exp2<T>::kCoefficients, r * log2e), n);
   return V::select(V::equal(x, lowest), V::zero(), y);
@@ -100,7 +99,7 @@ HEADWISE_INLINE Vecs<float, N> gelu(Vecs<float, N> x) {
                                 -0.00012901559f, -2.769605e-05f, -1.8838235e-06f};
   using V = Vecs<float, N>;
   const V s = V::max(V::broadcast(-12.0f), V::copy_sign(x, V::broadcast(-1.0f)));  // this order keeps a NaN
-  return V::fma(s, exp2_nonpositive(polynomial(kLog2Phi, s)), V::max(V::zero(), x));
+  return V::fma(s, power_of_2(polynomial(kLog2Phi, s)), V::max(V::zero(), x));
 }
 
 // The normal distribution function Phi(x) = 1/2 + x p(x^2), where x Phi(x) may be 5e-5 wrong: as a factor of
@@ -120,7 +119,7 @@ HEADWISE_INLINE Vec<float> tanh(Vec<float> x) {
   using V = Vec<float>;
   const V one = V::broadcast(1.0f), magnitude = V::abs(x), square = x * x;
   const V near = V::fma(x * square, polynomial(kT, square), x);
-  const V e = exp2_nonpositive(magnitude * V::broadcast(-2 * kLog2E<float>));
+  const V e = power_of_2(magnitude * V::broadcast(-2 * kLog2E<float>));
   const V far = V::copy_sign((one - e) / (one + e), x);
   // The smaller of |x| and 5/8 is |x| itself: near 0. A NaN takes the other way, and stays.
   return V::select(V::equal(V::min(V::broadcast(0.625f), magnitude), magnitude), near, far);

@@ -64,12 +64,15 @@ struct Vec {
   // |magnitude| with the sign of sign.
   static Vec copy_sign(Vec magnitude, Vec sign) { return {T(copysign(magnitude.v, sign.v))}; }
 
-  // To the nearest integer, ties to even.
-  static Vec round(Vec a) { return {T(rint(a.v))}; }
-  // a 2^n for 1/2 < a < 2 and an integral n <= 0, where a 2^n >= 2^kZeroPower. Exactly 0 for a = 1 and
-  // n = kZeroPower; other results below the least normal number may lose bits; a NaN stays one.
+  // What 2^x is computed by: x within kZeroPower, whose power is 0, and one whose power is infinite, where
+  // the next two need that; a NaN stays one.
   static constexpr T kZeroPower = sizeof(T) == 4 ? T(-160) : T(-1100);
-  static Vec scale_by_power_of_2(Vec a, Vec n) { return {T(ldexp(a.v, n.v == n.v ? int(n.v) : 0))}; }
+  static Vec bounded_power(Vec x) { return min({-kZeroPower}, max({kZeroPower}, x)); }
+  // x - floor(x) of a bounded power, 0 of an infinite one.
+  static Vec fraction(Vec x) { return {x.v - T(floor(x.v))}; }
+  // a 2^floor(x) for 1 <= a <= 2 and a bounded power x. Exactly 0 for a = 1 and x = kZeroPower; other results
+  // below the least normal number may lose bits; a NaN stays one.
+  static Vec scale_by_power_of_2(Vec a, Vec x) { return {T(ldexp(a.v, x.v == x.v ? int(floor(x.v)) : 0))}; }
 
   T sum() const { return v; }
   T largest() const { return v; }

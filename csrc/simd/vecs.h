@@ -56,11 +56,14 @@ struct Vecs {
   static HEADWISE_INLINE Vecs copy_sign(const Vecs& a, const Vecs& sign) {
     return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::copy_sign(a.each[i], sign.each[i]); });
   }
-  static HEADWISE_INLINE Vecs round(const Vecs& a) {
-    return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::round(a.each[i]); });
+  static HEADWISE_INLINE Vecs bounded_power(const Vecs& x) {
+    return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::bounded_power(x.each[i]); });
   }
-  static HEADWISE_INLINE Vecs scale_by_power_of_2(const Vecs& a, const Vecs& n) {
-    return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::scale_by_power_of_2(a.each[i], n.each[i]); });
+  static HEADWISE_INLINE Vecs fraction(const Vecs& x) {
+    return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::fraction(x.each[i]); });
+  }
+  static HEADWISE_INLINE Vecs scale_by_power_of_2(const Vecs& a, const Vecs& x) {
+    return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::scale_by_power_of_2(a.each[i], x.each[i]); });
   }
   static HEADWISE_INLINE Mask equal(const Vecs& a, const Vecs& b) {
     Mask m;
