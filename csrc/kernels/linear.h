@@ -67,7 +67,7 @@ class LinearBlock {
       } else {
         const i64 vectors = ceil_div(a_.out_features - first, i64(Sum::kLanes));
         with_constant<kLinearTileVectors>(int(min_of(i64(kLinearTileVectors), vectors)), [&](auto width) {
-          multiply_many<decltype(width)::value>(weight + column, finish_rows);
+          multiply_many<decltype(width)::value>(weight + column, first, finish_rows);
         });
       }
     }
@@ -75,13 +75,24 @@ class LinearBlock {
 
   // Of the last panel only the vectors that hold a column of the output.
   template <int Vectors, class FinishRows>
-  HEADWISE_NOINLINE void multiply_many(const E* weight, FinishRows&& finish_rows) {
+  HEADWISE_NOINLINE void multiply_many(const E* weight, i64 first_column, FinishRows&& finish_rows) {
     constexpr int kMaxHeight = max_tile_rows<E>(kLinearTileVectors);
     if (Vectors < kLinearTileVectors)  // what is read past them is not written, but defined
       for (typename Element<E>::Sum& sum : sums_) sum = 0;
+    const OutputAhead out(a_, i64(sizeof(typename Element<E>::Real)), first_column, Vectors * Sum::kLanes);
     for_each_height<kMaxHeight>(end_ - begin_, [&](i64 row, auto h) {
-      multiply_into<decltype(h)::value, Vectors, false, kLinearTileVectors>(
-          sums_, input_.rows().from(row), weight, kLanes, layout_.steps, typename Vec<E>::Mask{});
+      const auto multiply = [&](auto pieces, auto&& before_piece) HEADWISE_INLINE_LAMBDA {
+        multiply_into<decltype(h)::value, Vectors, false, kLinearTileVectors, pieces>(
+            sums_, input_.rows().from(row), weight, kLanes, layout_.steps, typename Vec<E>::Mask{},
+            before_piece);
+      };
+      // All rows of a tile at once would hold up its weight.
+      constexpr int kPieces = 3, kRows = int(ceil_div(h, kPieces));
+      if (out.is_far())
+        multiply(Int<kPieces>{},
+                 [&](i64 i) HEADWISE_INLINE_LAMBDA { out.ask(begin_ + row + i * kRows, kRows); });
+      else
+        multiply(Int<1>{}, Nothing{});
       finish_rows(row, h);
     });
   }

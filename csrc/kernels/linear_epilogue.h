@@ -125,6 +125,34 @@ class OutputColumns {
   Number* start_;
 };
 
+// A piece of each output row, which is asked for some time before it is written: of an output larger than a
+// core's cache, it would else be waited for.
+class OutputAhead {
+ public:
+  OutputAhead(const hw_linear_params& a, i64 real_size, i64 column, i64 columns) {
+    const i64 size = a.out_dtype == HW_BFLOAT16 ? 2 : real_size;
+    const i64 head = a.out_head_dim ? column / a.out_head_dim : 0;
+    const i64 start = head * a.out_head_stride + column - head * a.out_head_dim;
+    first_ = static_cast<const char*>(a.out) + start * size;
+    row_bytes_ = a.out_stride * size, bytes_ = columns * size;
+    is_far_ = a.rows * a.out_features * size > kFarBytes;
+  }
+
+  bool is_far() const { return is_far_; }
+  HEADWISE_INLINE void ask(i64 row, i64 rows) const {
+    const char* p = first_ + row * row_bytes_;
+    for (i64 r = 0; r < rows; ++r, p += row_bytes_)
+      for (i64 byte = 0; byte < bytes_; byte += 64) __builtin_prefetch(p + byte, 1, 3);
+  }
+
+ private:
+  static constexpr i64 kFarBytes = i64(4) << 20;  // with 2 MB, asking or not makes no difference
+
+  const char* first_;
+  i64 row_bytes_, bytes_;
+  bool is_far_;
+};
+
 // The second half of a gated layer: y times the first half, which is in the output, plus the residual.
 struct Gate {};
 

@@ -82,17 +82,33 @@ HEADWISE_INLINE void for_each_vector(V (&c)[Rows][Columns], F&& f) {
   });
 }
 
+struct Nothing {
+  void operator()(i64) const {}
+};
+
 // sums = A B, a chain for each element or several, added up. Here and not in registers, where a tile's sums
-// so far and those of the present chain do not fit together.
-template <int Rows, int Columns, bool Tail, int RowVectors = Columns, class E, class Number>
+// so far and those of the present chain do not fit together. The steps are taken in Pieces, each of which
+// costs about one step more; before_piece(i) comes before piece i.
+template <int Rows, int Columns, bool Tail, int RowVectors = Columns, int Pieces = 1, class E, class Number,
+          class BeforePiece = Nothing>
 HEADWISE_INLINE void multiply_into(Number* sums, Factor<E> a, const E* b, i64 b_step, i64 depth,
-                                   typename Vec<E>::Mask tail) {
+                                   typename Vec<E>::Mask tail, BeforePiece&& before_piece = {}) {
   using V = typename Vec<E>::Sum;
+  const i64 piece = ceil_div(depth, Pieces);
   i64 begin = 0;
   do {
     V c[Rows][Columns];
     for_each_vector<RowVectors>(c, [&](V& v, i64) HEADWISE_INLINE_LAMBDA { v = V::zero(); });
-    multiply_steps<Rows, Columns, Tail>(a, b, b_step, begin, min_of(depth, begin + kChain), tail, c);
+    const i64 end = min_of(depth, begin + kChain);
+    if constexpr (Pieces == 1)
+      multiply_steps<Rows, Columns, Tail>(a, b, b_step, begin, end, tail, c);
+    else
+      for (i64 k = begin, stop; k < end; k = stop) {
+        const i64 i = k / piece;
+        if (k == i * piece) before_piece(i);
+        stop = min_of(end, (i + 1) * piece);
+        multiply_steps<Rows, Columns, Tail>(a, b, b_step, k, stop, tail, c);
+      }
     if (begin > 0)
       for_each_vector<RowVectors>(c,
                                   [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v = V::load(sums + at) + v; });
