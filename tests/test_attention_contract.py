@@ -98,8 +98,12 @@ def problem_of(kind, mask, dtype):
         dim = 200
     if kind == "long":  # keys in more than one part of 960
         Hq, Hkv, Sq, Sk = 2, 1, 3, 2100
+    if kind in ("blocks", "rising"):  # whole blocks of keys after the first
+        Sk = 400
     sizes = (B, Hq, Sq, dim), (B, Hkv, Sk, dim), (B, Hkv, Sk, DV)
     q, k, v = (rng.standard_normal(size) for size in sizes)
+    if kind == "rising":  # a block's largest scores are far above those before, in some rows
+        k *= np.linspace(0.1, 8, Sk)[:, None]
     if kind == "sharp":  # most probabilities underflow to 0
         q *= 60
     if kind == "tiny":  # products underflow, some of them to -0
@@ -115,6 +119,10 @@ PROBLEMS = [
     ("normal", "causal"),
     ("normal", "mixed_bool"),
     ("normal", "mixed_float"),
+    ("blocks", "full"),
+    ("blocks", "causal"),
+    ("rising", "full"),
+    ("rising", "causal"),
     ("wide", "causal"),
     ("sharp", "full"),
     ("sharp", "mixed_float"),

@@ -58,14 +58,15 @@ class Bf16Products {
   template <class KeysOf, class Finish>
   HEADWISE_INLINE void score(const HeadProblem<float>& p, i64 begin, i64 count, i64 rows, i64 lanes,
                              KeysOf&& keys_of, Finish&& finish) {
-    const V scale = V::broadcast(p.scale);
     score_keys(block_of_keys(p, begin, count), query_t_, rows, lanes, pairs_of(p.head_dim), keys_of,
-               [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
-                 unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-                   unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA { s[r][c] = s[r][c] * scale; });
-                 });
-                 finish(j, lane, s);
-               });
+               scaled(p, finish));
+  }
+
+  template <class Finish>
+  HEADWISE_INLINE void score_all(const HeadProblem<float>& p, i64 begin, i64 count, i64 lanes,
+                                 Finish&& finish) {
+    ::score_all<2>(block_of_keys(p, begin, count), count, query_t_, lanes, pairs_of(p.head_dim),
+                   scaled(p, finish));
   }
 
   // values[j / 2][d] = V[j][d], V[j + 1][d]; a last key without a partner is paired with 0.
@@ -120,6 +121,18 @@ class Bf16Products {
   }
 
  private:
+  // finish() for scores times the scale, which queries of bfloat16 were not multiplied by.
+  template <class Finish>
+  static HEADWISE_INLINE auto scaled(const HeadProblem<float>& p, Finish& finish) {
+    return [&finish, scale = V::broadcast(p.scale)]<int R, int C>(i64 j, i64 lane, V(&s)[R][C])
+               HEADWISE_INLINE_LAMBDA {
+                 unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+                   unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA { s[r][c] = s[r][c] * scale; });
+                 });
+                 finish(j, lane, s);
+               };
+  }
+
   static i64 pairs_of(i64 n) { return ceil_div(n, 2); }
 
   // Where they lie; copied if a last number without a partner would be paired with what follows the row.

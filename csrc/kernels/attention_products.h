@@ -56,6 +56,17 @@ HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 
   }
 }
 
+// The same for a whole tile whose rows all attend the keys, a multiple of Unit; so is each C.
+template <int Unit, class E, class Finish>
+HEADWISE_INLINE void score_all(Factor<E> keys, i64 count, const E* query_t, i64 lanes, i64 depth,
+                               Finish&& finish) {
+  constexpr i64 kWidth = kMaxTileVectors * Vec<E>::Sum::kLanes;
+  for (i64 lane = 0; lane < lanes; lane += kWidth)
+    multiply_rows<kMaxTileVectors, false, true, Unit>(
+        keys, count, query_t + lane, lanes, [=](i64) { return depth; }, typename Vec<E>::Mask{},
+        [&](i64 j, auto& scores) HEADWISE_INLINE_LAMBDA { finish(j, lane, scores); });
+}
+
 // Each element of a row, widened.
 template <class E, class T>
 void widen_row(const char* from, T* to, i64 count) {
@@ -95,6 +106,13 @@ class NativeProducts {
     const RowView<T> keys = rows_of(p, p.key, p.key_row, p.head_dim, keys_, begin, count);
     score_keys(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), query_t_, rows, lanes, p.head_dim, keys_of,
                finish);
+  }
+
+  template <class Finish>
+  HEADWISE_INLINE void score_all(const HeadProblem<T>& p, i64 begin, i64 count, i64 lanes, Finish&& finish) {
+    const RowView<T> keys = rows_of(p, p.key, p.key_row, p.head_dim, keys_, begin, count);
+    ::score_all<1>(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), count, query_t_, lanes, p.head_dim,
+                   finish);
   }
 
   // Where probabilities go: in place of the scores.

@@ -5,10 +5,9 @@
 // step. Every kSplit keys the softmax starts anew, and the parts are merged in ascending order: so a part
 // may be computed by any thread, and the bits stay.
 #pragma once
-#include <math.h>
-
 #include "attention_mask.h"
 #include "attention_products.h"
+#include "attention_softmax.h"
 
 namespace {
 
@@ -20,22 +19,6 @@ constexpr i64 kRowsAhead = 2;
 
 // Keys a split: a multiple of every key_block. Fixed, or bits would depend on the number of threads.
 constexpr i64 kSplit = 1024;
-
-// The online softmax of a tile's rows over the keys seen so far. lanes is the number of rows rounded up to
-// whole vectors.
-template <class T>
-struct SoftmaxState {
-  T* out;  // [rows][padded(Dv)]: not yet divided by sum
-  T* max;  // [lanes]
-  T* sum;  // [lanes]: of 2^(score - max)
-
-  SoftmaxState(i64 value_dim, Arena& arena)
-      : out(arena.take<T>(kTileRows<T> * padded(value_dim))),
-        max(arena.take<T>(kTileRows<T>)),
-        sum(arena.take<T>(kTileRows<T>)) {}
-
-  static i64 padded(i64 value_dim) { return round_up(value_dim, Vec<T>::kLanes); }
-};
 
 // What one thread needs for a tile.
 template <class Products>
@@ -75,7 +58,8 @@ class AttentionTile {
         rows_(min_of(kTileRows<T>, problem.rows() - first_row)),
         lanes_(round_up(rows_, W)),
         width_(SoftmaxState<T>::padded(p_.value_dim)),
-        mask_(problem, first_row, rows_, lanes_, memory.mask) {}
+        mask_(problem, first_row, rows_, lanes_, memory.mask),
+        keeps_max_(rows_ == kTileRows<T> && !mask_.changes_scores()) {}
 
   // The attention of the tile's rows, and their log-sum-exp if wanted. Stops early, with the output
   // unwritten, when stopped() says so between two splits.
@@ -119,9 +103,14 @@ class AttentionTile {
     bool empty = true;
     for_each_block(max_of(mask_.begin(), split * kSplit), min_of(mask_.end(), (split + 1) * kSplit),
                    [&](i64 begin, i64 count) {
-                     const Cover cover = score_block(begin, count);
+                     const Cover cover = mask_.cover(begin, count);
                      if (cover == Cover::kNone) return;
-                     exponentiate(state, count);
+                     const bool direct =
+                         !empty && cover == Cover::kAll && count % Products::kKeysPerStep == 0;
+                     if (!(direct && exponentiate_scores(state, begin, count))) {
+                       score_block(cover, begin, count);
+                       exponentiate(state, count);
+                     }
                      accumulate(state, empty, cover, begin, count);
                      empty = false;
                    });
@@ -190,13 +179,18 @@ class AttentionTile {
     const SoftmaxState<T>& state = m_.total;
     reset_to_sinks(state);
     for_each_block(mask_.begin(), mask_.end(), [&](i64 begin, i64 count) {
-      if (score_block(begin, count) != Cover::kNone) exponentiate(state, count);
+      const Cover cover = mask_.cover(begin, count);
+      if (cover == Cover::kNone) return;
+      score_block(cover, begin, count);
+      exponentiate(state, count);
     });
     // The scores again, now that max and sum are known.
     for_each_block(0, p_.keys, [&](i64 begin, i64 count) {
       const i64 end = min_of(begin + count, mask_.end());
-      const bool some = begin + count > mask_.begin() && begin < mask_.end() &&
-                        score_block(begin, end - begin) != Cover::kNone;
+      const bool reached = begin + count > mask_.begin() && begin < mask_.end();
+      const Cover cover = reached ? mask_.cover(begin, end - begin) : Cover::kNone;
+      const bool some = cover != Cover::kNone;
+      if (some) score_block(cover, begin, end - begin);
       for (i64 r = 0; r < lanes_; r += W) {
         const V inverse = reciprocal(V::load(state.sum + r)), max = finite(V::load(state.max + r));
         for (i64 j = 0; j < count; ++j) {
@@ -212,14 +206,6 @@ class AttentionTile {
   }
 
  private:
-  // -inf - -inf is NaN: a row without a score so far subtracts 0.
-  static V finite(V max) { return V::select(V::equal(max, V::broadcast(-kInfinity<T>)), V::zero(), max); }
-
-  // 1 / sum, but 0 and not infinity for a row that attended nothing.
-  static V reciprocal(V sum) {
-    return V::select(V::equal(sum, V::zero()), V::zero(), V::broadcast(T(1)) / sum);
-  }
-
   // f(first key, number of keys) in ascending order. Blocks end at multiples of their size whatever the tile;
   // what is left out before `begin`, an even number of keys, would add exact zeros.
   template <class F>
@@ -261,18 +247,19 @@ class AttentionTile {
     }
   }
 
-  // scores of one block of keys, and block_max down its columns; neither if no row attends any.
-  HEADWISE_NOINLINE Cover score_block(i64 begin, i64 count) {
-    const Cover cover = mask_.cover(begin, count);
-    if (cover == Cover::kNone) return cover;
+  // What is far away is asked for with each few keys scored.
+  HEADWISE_INLINE void ask(i64 begin, i64 count, i64 j, i64 keys) {
+    if (cold_) prefetch(begin + j, keys, begin + count + j);
+    next_queries_.ask(kRowsAhead);
+    next_out_.ask(kRowsAhead);
+  }
+
+  // scores of one block of keys, of which some are attended, and block_max down its columns.
+  HEADWISE_NOINLINE void score_block(Cover cover, i64 begin, i64 count) {
     for (i64 r = 0; r < lanes_; r += W) V::broadcast(-kInfinity<T>).store(m_.block_max + r);
     m_.products.score(p_, begin, count, rows_, lanes_, keys_of(begin, count),
                       [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
-                        if (lane == 0) {
-                          if (cold_) prefetch(begin + j, R, begin + count + j);
-                          next_queries_.ask(kRowsAhead);
-                          next_out_.ask(kRowsAhead);
-                        }
+                        if (lane == 0) ask(begin, count, j, R);
                         const i64 lanes = lanes_;
                         T *const scores = m_.scores + j * lanes + lane, *const max = m_.block_max + lane;
                         unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
@@ -286,7 +273,59 @@ class AttentionTile {
                       });
     if (cover == Cover::kSome || mask_.changes_scores())
       mask_.apply(cover, begin, count, m_.scores, m_.block_max);
-    return cover;
+  }
+
+  // Both steps at once for a block that all rows attend, while its scores are in registers; by the maxima
+  // that there are. False, and nothing done, if some row may need a larger one.
+  HEADWISE_NOINLINE bool exponentiate_scores(const SoftmaxState<T>& state, i64 begin, i64 count) {
+    if (!keeps_max_) return false;
+    T* const block_sum = m_.block_max;
+    for (i64 r = 0; r < lanes_; r += W) V::zero().store(block_sum + r);
+    m_.products.score_all(p_, begin, count, lanes_,
+                          [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
+                            if (lane == 0) ask(begin, count, j, R);
+                            exponentiate_tile(s, state.max + lane, j, lane, block_sum + lane);
+                          });
+    for (i64 r = 0; r < lanes_; r += W) keeps_max_ &= keeps_max(V::load(block_sum + r));
+    if (!keeps_max_) return false;
+    for (i64 r = 0; r < lanes_; r += W) {
+      (V::load(state.sum + r) + V::load(block_sum + r)).store(state.sum + r);
+      V::broadcast(T(1)).store(m_.rescale + r);
+    }
+    return true;
+  }
+
+  template <int R, int C>
+  HEADWISE_INLINE void exponentiate_tile(V (&scores)[R][C], const T* max, i64 j, i64 lane, T* block_sum) {
+    using Columns = Vecs<T, C>;
+    constexpr int kKeys = Products::kKeysPerStep;
+    const i64 lanes = lanes_;
+    auto* probabilities = m_.products.probabilities(m_.scores) + j / kKeys * lanes + lane;
+    Columns sum = Columns::of([&](auto c) HEADWISE_INLINE_LAMBDA { return V::load(block_sum + c * W); });
+    unroll<R / kKeys>([&](auto step) HEADWISE_INLINE_LAMBDA {
+      Columns p[kKeys];
+      unroll<kKeys>([&](auto k) HEADWISE_INLINE_LAMBDA {
+        p[k] = Columns::of([&](auto c) HEADWISE_INLINE_LAMBDA {
+          return scores[step * kKeys + k][c] - V::load(max + c * W);
+        });
+      });
+      store_probabilities(p, sum, probabilities + step * lanes);
+    });
+    unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA { sum.each[c].store(block_sum + c * W); });
+  }
+
+  // 2^x for the keys of a step, and their sum.
+  template <int C, int Keys, class Probability>
+  static HEADWISE_INLINE void store_probabilities(Vecs<T, C> (&x)[Keys], Vecs<T, C>& sum, Probability* to) {
+    unroll<Keys>([&](auto k) HEADWISE_INLINE_LAMBDA {
+      x[k] = Products::exp2(x[k]);
+      sum = sum + x[k];
+    });
+    unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
+      V keys[Keys];
+      unroll<Keys>([&](auto k) HEADWISE_INLINE_LAMBDA { keys[k] = x[k].each[c]; });
+      Products::store(keys, to + c * W);
+    });
   }
 
   // scores -> 2^(score - max), with max and sum brought up to date.
@@ -304,7 +343,7 @@ class AttentionTile {
     Columns max, sum = Columns::zero();
     unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
       const V old_max = V::load(state.max + r + c * W);
-      const V new_max = V::max(V::load(m_.block_max + r + c * W), old_max);
+      const V new_max = raised(old_max, V::load(m_.block_max + r + c * W));
       new_max.store(state.max + r + c * W);
       max.each[c] = finite(new_max);
       power_of_2(old_max - max.each[c]).store(m_.rescale + r + c * W);
@@ -323,14 +362,8 @@ class AttentionTile {
       unroll<kKeys>([&](auto k) HEADWISE_INLINE_LAMBDA {
         p[k] = Columns::of(
             [&](auto c) HEADWISE_INLINE_LAMBDA { return V::load(scores + k * lanes + c * W) - max.each[c]; });
-        p[k] = Products::exp2(p[k]);
-        sum = sum + p[k];
       });
-      unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
-        V keys[kKeys];
-        unroll<kKeys>([&](auto k) HEADWISE_INLINE_LAMBDA { keys[k] = p[k].each[c]; });
-        Products::store(keys, probabilities + c * W);
-      });
+      store_probabilities(p, sum, probabilities);
     }
     unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
       T* total = state.sum + r + c * W;
@@ -361,10 +394,6 @@ class AttentionTile {
       m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count), add);
   }
 
-  static T log_sum_exp(T max, T sum) {
-    return sum == 0 ? -kInfinity<T> : max * kLn2<T> + T(log(double(sum)));
-  }
-
   // f(row, begin, count, p) from scores[j][row].
   template <class F>
   void for_each_transposed(i64 begin, i64 count, F&& f) {
@@ -383,6 +412,7 @@ class AttentionTile {
   TileMemory<Products>& m_;
   i64 first_, rows_, lanes_, width_;
   typename TileMemory<Products>::Mask mask_;
+  bool keeps_max_;  // whole, and no score was too large so far: exponentiate_scores() is worth trying
   bool cold_ = false;
   RowsAhead next_queries_, next_out_;
 };

@@ -138,23 +138,24 @@ HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 dept
 }
 
 // f(first row, Int<height>) for tiles of nearly equal height: a last one of one or two rows would wait for
-// the latency of its few chains.
-template <int MaxHeight, class F>
+// the latency of its few chains. Heights, and rows, are multiples of Unit.
+template <int MaxHeight, int Unit = 1, class F>
 HEADWISE_INLINE void for_each_height(i64 rows, F&& f) {
-  i64 tiles = ceil_div(rows, MaxHeight);
+  constexpr int kMaxUnits = MaxHeight / Unit;
+  i64 units = rows / Unit, tiles = ceil_div(units, kMaxUnits);
   for (i64 first = 0; first < rows; --tiles) {
-    const int height = int(ceil_div(rows - first, tiles));
-    with_constant<MaxHeight>(height, [&](auto h) { f(first, h); });
-    first += height;
+    const int height = int(ceil_div(units, tiles));
+    with_constant<kMaxUnits>(height, [&](auto h) { f(first, Int<h * Unit>{}); });
+    first += height * Unit, units -= height;
   }
 }
 
 // All rows of A against Columns vectors of B. A tile is depth_of(its last row) deep.
 // finish(first row, C) for each tile.
-template <int Columns, bool Tail, bool Long, class E, class Depth, class Finish>
+template <int Columns, bool Tail, bool Long, int Unit = 1, class E, class Depth, class Finish>
 HEADWISE_INLINE void multiply_rows(Factor<E> a, i64 rows, const E* b, i64 b_step, Depth&& depth_of,
                                    typename Vec<E>::Mask tail, Finish&& finish) {
-  for_each_height<max_tile_rows<E>(Columns)>(rows, [&](i64 first, auto h) HEADWISE_INLINE_LAMBDA {
+  for_each_height<max_tile_rows<E>(Columns), Unit>(rows, [&](i64 first, auto h) HEADWISE_INLINE_LAMBDA {
     multiply_tile<decltype(h)::value, Columns, Tail, Long>(
         a.from(first), b, b_step, depth_of(first + decltype(h)::value - 1), tail,
         [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); });
