@@ -56,15 +56,21 @@ HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 
   }
 }
 
-// The same for a whole tile whose rows all attend the keys, a multiple of Unit; so is each C.
+// The same for a whole tile whose rows all attend the keys: a multiple of Unit, as are those of each C, and
+// kManyKeys at least, of which all C have nearly as many as fit; over a depth of one chain.
+constexpr i64 kManyKeys = 32;
 template <int Unit, class E, class Finish>
 HEADWISE_INLINE void score_all(Factor<E> keys, i64 count, const E* query_t, i64 lanes, i64 depth,
                                Finish&& finish) {
   constexpr i64 kWidth = kMaxTileVectors * Vec<E>::Sum::kLanes;
+  constexpr int kHeight = max_tile_rows<E>(kMaxTileVectors) / Unit * Unit;
+  static_assert(kManyKeys >= kHeight * (kHeight - Unit) / Unit);
   for (i64 lane = 0; lane < lanes; lane += kWidth)
-    multiply_rows<kMaxTileVectors, false, true, Unit>(
-        keys, count, query_t + lane, lanes, [=](i64) { return depth; }, typename Vec<E>::Mask{},
-        [&](i64 j, auto& scores) HEADWISE_INLINE_LAMBDA { finish(j, lane, scores); });
+    for_each_height<kHeight, Unit, kHeight - Unit>(count, [&](i64 j, auto h) HEADWISE_INLINE_LAMBDA {
+      multiply_tile<decltype(h)::value, kMaxTileVectors, false, false>(
+          keys.from(j), query_t + lane, lanes, depth, typename Vec<E>::Mask{},
+          [&](auto& scores) HEADWISE_INLINE_LAMBDA { finish(j, lane, scores); });
+    });
 }
 
 // Each element of a row, widened.

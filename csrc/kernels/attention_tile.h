@@ -59,7 +59,7 @@ class AttentionTile {
         lanes_(round_up(rows_, W)),
         width_(SoftmaxState<T>::padded(p_.value_dim)),
         mask_(problem, first_row, rows_, lanes_, memory.mask),
-        keeps_max_(rows_ == kTileRows<T> && !mask_.changes_scores()) {}
+        keeps_max_(rows_ == kTileRows<T> && p_.head_dim <= kChain && !mask_.changes_scores()) {}
 
   // The attention of the tile's rows, and their log-sum-exp if wanted. Stops early, with the output
   // unwritten, when stopped() says so between two splits.
@@ -105,9 +105,9 @@ class AttentionTile {
                    [&](i64 begin, i64 count) {
                      const Cover cover = mask_.cover(begin, count);
                      if (cover == Cover::kNone) return;
-                     const bool direct =
-                         !empty && cover == Cover::kAll && count % Products::kKeysPerStep == 0;
-                     if (!(direct && exponentiate_scores(state, begin, count))) {
+                     const bool whole =
+                         cover == Cover::kAll && count >= kManyKeys && count % Products::kKeysPerStep == 0;
+                     if (empty || !whole || !exponentiate_scores(state, begin, count)) {
                        score_block(cover, begin, count);
                        exponentiate(state, count);
                      }
@@ -278,6 +278,7 @@ class AttentionTile {
   // Both steps at once for a block that all rows attend, while its scores are in registers; by the maxima
   // that there are. False, and nothing done, if some row may need a larger one.
   HEADWISE_NOINLINE bool exponentiate_scores(const SoftmaxState<T>& state, i64 begin, i64 count) {
+    if constexpr (sizeof(T) == 8) return false;  // float64 is for accuracy, and not worth the code
     if (!keeps_max_) return false;
     T* const block_sum = m_.block_max;
     for (i64 r = 0; r < lanes_; r += W) V::zero().store(block_sum + r);
@@ -412,7 +413,7 @@ class AttentionTile {
   TileMemory<Products>& m_;
   i64 first_, rows_, lanes_, width_;
   typename TileMemory<Products>::Mask mask_;
-  bool keeps_max_;  // whole, and no score was too large so far: exponentiate_scores() is worth trying
+  bool keeps_max_;  // exponentiate_scores() can be tried: no score was too large so far
   bool cold_ = false;
   RowsAhead next_queries_, next_out_;
 };

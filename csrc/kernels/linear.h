@@ -80,19 +80,15 @@ class LinearBlock {
     if (Vectors < kLinearTileVectors)  // what is read past them is not written, but defined
       for (typename Element<E>::Sum& sum : sums_) sum = 0;
     const OutputAhead out(a_, i64(sizeof(typename Element<E>::Real)), first_column, Vectors * Sum::kLanes);
+    // All rows of a tile at once would hold up its weight.
+    const i64 pieces = out.is_far() ? 3 : 1;
     for_each_height<kMaxHeight>(end_ - begin_, [&](i64 row, auto h) {
-      const auto multiply = [&](auto pieces, auto&& before_piece) HEADWISE_INLINE_LAMBDA {
-        multiply_into<decltype(h)::value, Vectors, false, kLinearTileVectors, pieces>(
-            sums_, input_.rows().from(row), weight, kLanes, layout_.steps, typename Vec<E>::Mask{},
-            before_piece);
-      };
-      // All rows of a tile at once would hold up its weight.
-      constexpr int kPieces = 3, kRows = int(ceil_div(h, kPieces));
-      if (out.is_far())
-        multiply(Int<kPieces>{},
-                 [&](i64 i) HEADWISE_INLINE_LAMBDA { out.ask(begin_ + row + i * kRows, kRows); });
-      else
-        multiply(Int<1>{}, Nothing{});
+      const i64 rows = ceil_div(h, pieces);
+      multiply_into<decltype(h)::value, Vectors, false, kLinearTileVectors>(
+          sums_, input_.rows().from(row), weight, kLanes, layout_.steps, typename Vec<E>::Mask{}, pieces,
+          [&](i64 i) HEADWISE_INLINE_LAMBDA {
+            if (pieces > 1) out.ask(begin_ + row + i * rows, rows);
+          });
       finish_rows(row, h);
     });
   }

@@ -82,33 +82,25 @@ HEADWISE_INLINE void for_each_vector(V (&c)[Rows][Columns], F&& f) {
   });
 }
 
-struct Nothing {
-  void operator()(i64) const {}
-};
-
 // sums = A B, a chain for each element or several, added up. Here and not in registers, where a tile's sums
-// so far and those of the present chain do not fit together. The steps are taken in Pieces, each of which
-// costs about one step more; before_piece(i) comes before piece i.
-template <int Rows, int Columns, bool Tail, int RowVectors = Columns, int Pieces = 1, class E, class Number,
-          class BeforePiece = Nothing>
+// so far and those of the present chain do not fit together. The steps are taken in pieces, the start of each
+// of which costs about as much as one step; before_piece(i) comes before piece i.
+template <int Rows, int Columns, bool Tail, int RowVectors = Columns, class E, class Number,
+          class BeforePiece>
 HEADWISE_INLINE void multiply_into(Number* sums, Factor<E> a, const E* b, i64 b_step, i64 depth,
-                                   typename Vec<E>::Mask tail, BeforePiece&& before_piece = {}) {
+                                   typename Vec<E>::Mask tail, i64 pieces, BeforePiece&& before_piece) {
   using V = typename Vec<E>::Sum;
-  const i64 piece = ceil_div(depth, Pieces);
-  i64 begin = 0;
+  const i64 piece = ceil_div(depth, pieces);
+  i64 begin = 0, next_piece = 0;
   do {
     V c[Rows][Columns];
     for_each_vector<RowVectors>(c, [&](V& v, i64) HEADWISE_INLINE_LAMBDA { v = V::zero(); });
     const i64 end = min_of(depth, begin + kChain);
-    if constexpr (Pieces == 1)
-      multiply_steps<Rows, Columns, Tail>(a, b, b_step, begin, end, tail, c);
-    else
-      for (i64 k = begin, stop; k < end; k = stop) {
-        const i64 i = k / piece;
-        if (k == i * piece) before_piece(i);
-        stop = min_of(end, (i + 1) * piece);
-        multiply_steps<Rows, Columns, Tail>(a, b, b_step, k, stop, tail, c);
-      }
+    for (i64 k = begin, stop; k < end; k = stop) {
+      if (k == next_piece * piece) before_piece(next_piece++);
+      stop = min_of(end, next_piece * piece);
+      multiply_steps<Rows, Columns, Tail>(a, b, b_step, k, stop, tail, c);
+    }
     if (begin > 0)
       for_each_vector<RowVectors>(c,
                                   [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v = V::load(sums + at) + v; });
@@ -126,7 +118,7 @@ HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 dept
   if constexpr (Long)
     if (depth > kChain) {
       alignas(64) typename Element<E>::Sum sums[Rows * Columns * V::kLanes];
-      multiply_into<Rows, Columns, Tail>(sums, a, b, b_step, depth, tail);
+      multiply_into<Rows, Columns, Tail>(sums, a, b, b_step, depth, tail, 1, [](i64) {});
       V c[Rows][Columns];
       for_each_vector<Columns>(c, [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v = V::load(sums + at); });
       return finish(c);
@@ -139,23 +131,23 @@ HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 dept
 
 // f(first row, Int<height>) for tiles of nearly equal height: a last one of one or two rows would wait for
 // the latency of its few chains. Heights, and rows, are multiples of Unit.
-template <int MaxHeight, int Unit = 1, class F>
+template <int MaxHeight, int Unit = 1, int MinHeight = Unit, class F>
 HEADWISE_INLINE void for_each_height(i64 rows, F&& f) {
-  constexpr int kMaxUnits = MaxHeight / Unit;
+  constexpr int kMaxUnits = MaxHeight / Unit, kMinUnits = MinHeight / Unit;
   i64 units = rows / Unit, tiles = ceil_div(units, kMaxUnits);
   for (i64 first = 0; first < rows; --tiles) {
     const int height = int(ceil_div(units, tiles));
-    with_constant<kMaxUnits>(height, [&](auto h) { f(first, Int<h * Unit>{}); });
+    with_constant<kMaxUnits, kMinUnits>(height, [&](auto h) { f(first, Int<h * Unit>{}); });
     first += height * Unit, units -= height;
   }
 }
 
 // All rows of A against Columns vectors of B. A tile is depth_of(its last row) deep.
 // finish(first row, C) for each tile.
-template <int Columns, bool Tail, bool Long, int Unit = 1, class E, class Depth, class Finish>
+template <int Columns, bool Tail, bool Long, class E, class Depth, class Finish>
 HEADWISE_INLINE void multiply_rows(Factor<E> a, i64 rows, const E* b, i64 b_step, Depth&& depth_of,
                                    typename Vec<E>::Mask tail, Finish&& finish) {
-  for_each_height<max_tile_rows<E>(Columns), Unit>(rows, [&](i64 first, auto h) HEADWISE_INLINE_LAMBDA {
+  for_each_height<max_tile_rows<E>(Columns)>(rows, [&](i64 first, auto h) HEADWISE_INLINE_LAMBDA {
     multiply_tile<decltype(h)::value, Columns, Tail, Long>(
         a.from(first), b, b_step, depth_of(first + decltype(h)::value - 1), tail,
         [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); });

@@ -56,11 +56,11 @@ HEADWISE_INLINE void unroll(F&& f) {
   }
 }
 
-// f(Int<n>) for a run-time n in 1 .. Max.
-template <int Max, class F>
+// f(Int<n>) for a run-time n in Min .. Max.
+template <int Max, int Min = 1, class F>
 HEADWISE_INLINE void with_constant(int n, F&& f) {
-  if constexpr (Max > 1) {
-    if (n < Max) return with_constant<Max - 1>(n, f);
+  if constexpr (Max > Min) {
+    if (n < Max) return with_constant<Max - 1, Min>(n, f);
   }
   f(Int<Max>{});
 }
