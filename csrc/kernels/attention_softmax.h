@@ -33,11 +33,11 @@ HEADWISE_INLINE V raised(V max, V block_max) {
   return V::select(V::equal(V::max(block_max, enough), enough), max, block_max);
 }
 
-// Whether probabilities that sum to this, by the rows' old maxima, are those by raised() ones: if none of
-// them is larger than 2^kSlack, or NaN.
+// Whether no raised() maximum is larger than the old ones, by which probabilities sum to this. Half of what a
+// row may reach, as score - max is rounded and so may hide that a score is just above; false for a NaN.
 template <class V>
 HEADWISE_INLINE bool keeps_max(V block_sum) {
-  const V limit = V::broadcast(1 << kSlack);
+  const V limit = V::broadcast(1 << (kSlack - 1));
   return V::bits_of(V::equal(V::max(limit, block_sum), limit)) == (uint64_t(1) << V::kLanes) - 1;
 }
 
