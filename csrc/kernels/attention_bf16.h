@@ -57,8 +57,8 @@ class Bf16Products {
 
   template <class KeysOf, class Finish>
   HEADWISE_INLINE void score(const HeadProblem<float>& p, i64 begin, i64 count, i64 rows, i64 lanes,
-                             KeysOf&& keys_of, Finish&& finish) {
-    score_keys(block_of_keys(p, begin, count), query_t_, rows, lanes, pairs_of(p.head_dim), keys_of,
+                             float* scores, KeysOf&& keys_of, Finish&& finish) {
+    score_keys(block_of_keys(p, begin, count), query_t_, rows, lanes, pairs_of(p.head_dim), scores, keys_of,
                scaled(p, finish));
   }
 
@@ -99,7 +99,7 @@ class Bf16Products {
   template <class KeysOf, class Finish>
   HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float*, i64 rows, i64 lanes, KeysOf&& keys_of,
                                   Finish&& finish) {
-    multiply<false, false>(
+    multiply<false>(
         Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_, p.value_dim,
         [&](i64 r) { return pairs_of(keys_of(r)); }, finish);
   }

@@ -28,10 +28,11 @@ struct RowView {
 };
 
 // scores[j][r] = A[j] . B[r] with the queries B transposed, for the first keys_of(r) keys of each row r,
-// which only grow with r. finish(j, lane, C) for each tile, C being Sum[keys][vectors of lanes].
+// which only grow with r. finish(j, lane, C) for each tile, C being Sum[keys][vectors of lanes]. Where the
+// depth is more than a chain, the sums of those before the last wait in `scores`.
 template <class E, class KeysOf, class Finish>
 HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 lanes, i64 depth,
-                                KeysOf&& keys_of, Finish&& finish) {
+                                typename Element<E>::Sum* scores, KeysOf&& keys_of, Finish&& finish) {
   using V = typename Vec<E>::Sum;
   constexpr int kFewRows = V::kLanes == 1 ? 0 : min_of(kRegisters == 32 ? 8 : 6, V::kLanes);
   if constexpr (kFewRows > 0)
@@ -39,19 +40,37 @@ HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 
       return with_constant<kFewRows>(int(rows), [&](auto r) {
         multiply_transposed<r>(keys, keys_of(rows - 1), query_t, depth,
                                [&](i64 j, V score) HEADWISE_INLINE_LAMBDA {
-                                 V scores[1][1] = {{score}};
-                                 finish(j, 0, scores);
+                                 V column[1][1] = {{score}};
+                                 finish(j, 0, column);
                                });
       });
   // Some keys that the first rows need, then those that only rows from a later vector on do.
   i64 done = 0;
   for (i64 lane = 0; lane < lanes; lane += V::kLanes) {
     const i64 end = keys_of(min_of(rows, lane + V::kLanes) - 1);
-    if (end > done)
-      multiply<false, true>(
-          keys.from(done), end - done, query_t + lane, lanes, lanes - lane, [=](i64) { return depth; },
-          [&](i64 j, i64 first, auto& scores)
-              HEADWISE_INLINE_LAMBDA { finish(done + j, lane + first, scores); });
+    if (end <= done) continue;
+    i64 begin = 0;
+    do {
+      const i64 steps = min_of(kChain, depth - begin);
+      multiply<false>(
+          keys.from(done).after(begin), end - done, query_t + begin * lanes + lane, lanes, lanes - lane,
+          [=](i64) { return steps; },
+          [&]<int R, int C>(i64 j, i64 first, V(&sums)[R][C]) HEADWISE_INLINE_LAMBDA {
+            auto* so_far = scores + (done + j) * lanes + lane + first;
+            if (begin > 0)
+              unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+                unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
+                  sums[r][c] = V::load(so_far + r * lanes + c * V::kLanes) + sums[r][c];
+                });
+              });
+            if (begin + steps == depth) return finish(done + j, lane + first, sums);
+            unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+              unroll<C>([&](auto c)
+                            HEADWISE_INLINE_LAMBDA { sums[r][c].store(so_far + r * lanes + c * V::kLanes); });
+            });
+          });
+      begin += steps;
+    } while (begin < depth);
     done = end;
   }
 }
@@ -67,7 +86,7 @@ HEADWISE_INLINE void score_all(Factor<E> keys, i64 count, const E* query_t, i64 
   static_assert(kManyKeys >= kHeight * (kHeight - Unit) / Unit);
   for (i64 lane = 0; lane < lanes; lane += kWidth)
     for_each_height<kHeight, Unit, kHeight - Unit>(count, [&](i64 j, auto h) HEADWISE_INLINE_LAMBDA {
-      multiply_tile<decltype(h)::value, kMaxTileVectors, false, false>(
+      multiply_tile<decltype(h)::value, kMaxTileVectors, false>(
           keys.from(j), query_t + lane, lanes, depth, typename Vec<E>::Mask{},
           [&](auto& scores) HEADWISE_INLINE_LAMBDA { finish(j, lane, scores); });
     });
@@ -105,13 +124,13 @@ class NativeProducts {
   }
 
   // scores[j][r] = K[begin + j] . Q[r] for the first keys_of(r) of a block of keys. finish(j, lane, C) for
-  // each tile, C being V[keys][vectors of lanes].
+  // each tile, C being V[keys][vectors of lanes], after which it is stored at scores[j][lane].
   template <class KeysOf, class Finish>
-  HEADWISE_INLINE void score(const HeadProblem<T>& p, i64 begin, i64 count, i64 rows, i64 lanes,
+  HEADWISE_INLINE void score(const HeadProblem<T>& p, i64 begin, i64 count, i64 rows, i64 lanes, T* scores,
                              KeysOf&& keys_of, Finish&& finish) {
     const RowView<T> keys = rows_of(p, p.key, p.key_row, p.head_dim, keys_, begin, count);
-    score_keys(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), query_t_, rows, lanes, p.head_dim, keys_of,
-               finish);
+    score_keys(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), query_t_, rows, lanes, p.head_dim, scores,
+               keys_of, finish);
   }
 
   template <class Finish>
@@ -142,8 +161,8 @@ class NativeProducts {
   template <class KeysOf, class Finish>
   HEADWISE_INLINE void accumulate(const HeadProblem<T>& p, T* probabilities, i64 rows, i64 lanes,
                                   KeysOf&& keys_of, Finish&& finish) {
-    multiply<true, false>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row,
-                          p.value_dim, keys_of, finish);
+    multiply<true>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row, p.value_dim,
+                   keys_of, finish);
   }
 
   // The same sums over attended keys alone, since 0 times an infinity or a NaN is not 0.

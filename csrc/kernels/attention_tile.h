@@ -257,7 +257,7 @@ class AttentionTile {
   // scores of one block of keys, of which some are attended, and block_max down its columns.
   HEADWISE_NOINLINE void score_block(Cover cover, i64 begin, i64 count) {
     for (i64 r = 0; r < lanes_; r += W) V::broadcast(-kInfinity<T>).store(m_.block_max + r);
-    m_.products.score(p_, begin, count, rows_, lanes_, keys_of(begin, count),
+    m_.products.score(p_, begin, count, rows_, lanes_, m_.scores, keys_of(begin, count),
                       [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
                         if (lane == 0) ask(begin, count, j, R);
                         const i64 lanes = lanes_;
@@ -276,24 +276,27 @@ class AttentionTile {
   }
 
   // Both steps at once for a block that all rows attend, while its scores are in registers; by the maxima
-  // that there are. False, and nothing done, if some row may need a larger one.
+  // that there are. False, and nothing done, if some row may need a larger one. Not for float64, which is for
+  // accuracy and not worth the code.
   HEADWISE_NOINLINE bool exponentiate_scores(const SoftmaxState<T>& state, i64 begin, i64 count) {
-    if constexpr (sizeof(T) == 8) return false;  // float64 is for accuracy, and not worth the code
-    if (!keeps_max_) return false;
-    T* const block_sum = m_.block_max;
-    for (i64 r = 0; r < lanes_; r += W) V::zero().store(block_sum + r);
-    m_.products.score_all(p_, begin, count, lanes_,
-                          [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
-                            if (lane == 0) ask(begin, count, j, R);
-                            exponentiate_tile(s, state.max + lane, j, lane, block_sum + lane);
-                          });
-    for (i64 r = 0; r < lanes_; r += W) keeps_max_ &= keeps_max(V::load(block_sum + r));
-    if (!keeps_max_) return false;
-    for (i64 r = 0; r < lanes_; r += W) {
-      (V::load(state.sum + r) + V::load(block_sum + r)).store(state.sum + r);
-      V::broadcast(T(1)).store(m_.rescale + r);
+    if constexpr (sizeof(T) < 8) {
+      if (!keeps_max_) return false;
+      T* const block_sum = m_.block_max;
+      for (i64 r = 0; r < lanes_; r += W) V::zero().store(block_sum + r);
+      m_.products.score_all(p_, begin, count, lanes_,
+                            [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
+                              if (lane == 0) ask(begin, count, j, R);
+                              exponentiate_tile(s, state.max + lane, j, lane, block_sum + lane);
+                            });
+      for (i64 r = 0; r < lanes_; r += W) keeps_max_ &= keeps_max(V::load(block_sum + r));
+      if (!keeps_max_) return false;
+      for (i64 r = 0; r < lanes_; r += W) {
+        (V::load(state.sum + r) + V::load(block_sum + r)).store(state.sum + r);
+        V::broadcast(T(1)).store(m_.rescale + r);
+      }
+      return true;
     }
-    return true;
+    return false;
   }
 
   template <int R, int C>

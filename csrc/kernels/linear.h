@@ -44,13 +44,12 @@ class LinearBlock {
 
   // The block's rows of the output for one panel; the second weight of a gated layer lies after the first.
   void multiply(i64 panel) {
-    multiply(panel, 0, [&](const SumTile<E>& tile) { finish_tile(a_, tile); });
-    if (a_.gated) multiply(panel, 1, [&](const SumTile<E>& tile) { finish_as<Gate>(a_, tile); });
+    multiply(panel, 0);
+    if (a_.gated) multiply(panel, 1);
   }
 
  private:
-  template <class Finish>
-  void multiply(i64 panel, i64 half, Finish&& finish) {
+  void multiply(i64 panel, int half) {
     const char* packed = static_cast<const char*>(a_.packed_weight) + half * i64(layout_.bytes());
     const auto* weight = reinterpret_cast<const E*>(packed + panel * layout_.panel_bytes());
     const auto* bias = static_cast<const typename Element<E>::Real*>(a_.bias);
@@ -59,7 +58,8 @@ class LinearBlock {
       const i64 first = panel * kLanes + column;
       if (first >= a_.out_features) return;
       const auto finish_rows = [&](i64 row, i64 rows) {
-        finish({sums_, begin_ + row, rows, first, input_.scales() + row, layout_, packed, bias});
+        finish_tile(a_, SumTile<E>{sums_, begin_ + row, rows, first, input_.scales() + row, layout_, packed,
+                                   bias, half == 1});
       };
       if (has_few_rows<E>(a_, layout_.steps)) {
         few_rows_.multiply(input_.rows(), end_ - begin_, layout_.steps, weight + column, sums_);
@@ -84,8 +84,8 @@ class LinearBlock {
     const i64 pieces = out.is_far() ? 3 : 1;
     for_each_height<kMaxHeight>(end_ - begin_, [&](i64 row, auto h) {
       const i64 rows = ceil_div(h, pieces);
-      multiply_into<decltype(h)::value, Vectors, false, kLinearTileVectors>(
-          sums_, input_.rows().from(row), weight, kLanes, layout_.steps, typename Vec<E>::Mask{}, pieces,
+      multiply_into<decltype(h)::value, Vectors, kLinearTileVectors>(
+          sums_, input_.rows().from(row), weight, kLanes, layout_.steps, pieces,
           [&](i64 i) HEADWISE_INLINE_LAMBDA {
             if (pieces > 1) out.ask(begin_ + row + i * rows, rows);
           });

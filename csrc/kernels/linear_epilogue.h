@@ -59,6 +59,7 @@ struct SumTile {
   const PackedWeight& layout;
   const void* packed;
   const typename Element<E>::Real* bias;
+  bool gates;  // of the second weight of a gated layer
 };
 
 // What turns sums of a vector of columns into numbers: nothing, if they are numbers.
@@ -208,6 +209,7 @@ void finish_as(const hw_linear_params& a, const SumTile<E>& tile) {
 
 template <class E>
 void finish_tile(const hw_linear_params& a, const SumTile<E>& tile) {
+  if (tile.gates) return finish_as<Gate>(a, tile);
   switch (a.activation) {
     case HW_IDENTITY:
       return finish_as<Identity>(a, tile);

@@ -11,7 +11,7 @@ constexpr i64 kFewRows = 96;
 
 // The weight is cut into pieces. All tiles of rows work on one piece, in L1, and meanwhile fetch the next,
 // each its share of the cache lines. Chains of sums that go on in the next piece wait in memory: the results
-// are those of multiply_tile().
+// are those of multiply_into().
 template <class E>
 class FewRows {
   using Sum = typename Vec<E>::Sum;

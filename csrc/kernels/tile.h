@@ -35,6 +35,7 @@ class Factor {
   const E* row(i64 r) const { return reinterpret_cast<const E*>(data_ + r * row_bytes_); }
   E at(i64 r, i64 k) const { return row(r)[k * step_]; }
   Factor from(i64 r) const { return {row(r), row_bytes_, step_}; }
+  Factor after(i64 k) const { return {row(0) + k * step_, row_bytes_, step_}; }
 
  private:
   const char* data_;
@@ -85,10 +86,9 @@ HEADWISE_INLINE void for_each_vector(V (&c)[Rows][Columns], F&& f) {
 // sums = A B, a chain for each element or several, added up. Here and not in registers, where a tile's sums
 // so far and those of the present chain do not fit together. The steps are taken in pieces, the start of each
 // of which costs about as much as one step; before_piece(i) comes before piece i.
-template <int Rows, int Columns, bool Tail, int RowVectors = Columns, class E, class Number,
-          class BeforePiece>
-HEADWISE_INLINE void multiply_into(Number* sums, Factor<E> a, const E* b, i64 b_step, i64 depth,
-                                   typename Vec<E>::Mask tail, i64 pieces, BeforePiece&& before_piece) {
+template <int Rows, int Columns, int RowVectors, class E, class Number, class BeforePiece>
+HEADWISE_INLINE void multiply_into(Number* sums, Factor<E> a, const E* b, i64 b_step, i64 depth, i64 pieces,
+                                   BeforePiece&& before_piece) {
   using V = typename Vec<E>::Sum;
   const i64 piece = ceil_div(depth, pieces);
   i64 begin = 0, next_piece = 0;
@@ -99,7 +99,7 @@ HEADWISE_INLINE void multiply_into(Number* sums, Factor<E> a, const E* b, i64 b_
     for (i64 k = begin, stop; k < end; k = stop) {
       if (k == next_piece * piece) before_piece(next_piece++);
       stop = min_of(end, next_piece * piece);
-      multiply_steps<Rows, Columns, Tail>(a, b, b_step, k, stop, tail, c);
+      multiply_steps<Rows, Columns, false>(a, b, b_step, k, stop, typename Vec<E>::Mask{}, c);
     }
     if (begin > 0)
       for_each_vector<RowVectors>(c,
@@ -109,20 +109,11 @@ HEADWISE_INLINE void multiply_into(Number* sums, Factor<E> a, const E* b, i64 b_
   } while (begin < depth);
 }
 
-// C = A B likewise, in registers unless Long: of more than one chain. Then finish(C), once for either: a
-// compiler that saw one C would keep it in memory.
-template <int Rows, int Columns, bool Tail, bool Long, class E, class Finish>
+// C = A B likewise, over a depth of one chain: in registers. Then finish(C).
+template <int Rows, int Columns, bool Tail, class E, class Finish>
 HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 depth, typename Vec<E>::Mask tail,
                                    Finish&& finish) {
   using V = typename Vec<E>::Sum;
-  if constexpr (Long)
-    if (depth > kChain) {
-      alignas(64) typename Element<E>::Sum sums[Rows * Columns * V::kLanes];
-      multiply_into<Rows, Columns, Tail>(sums, a, b, b_step, depth, tail, 1, [](i64) {});
-      V c[Rows][Columns];
-      for_each_vector<Columns>(c, [&](V& v, i64 at) HEADWISE_INLINE_LAMBDA { v = V::load(sums + at); });
-      return finish(c);
-    }
   V c[Rows][Columns];
   for_each_vector<Columns>(c, [&](V& v, i64) HEADWISE_INLINE_LAMBDA { v = V::zero(); });
   multiply_steps<Rows, Columns, Tail>(a, b, b_step, 0, depth, tail, c);
@@ -144,11 +135,11 @@ HEADWISE_INLINE void for_each_height(i64 rows, F&& f) {
 
 // All rows of A against Columns vectors of B. A tile is depth_of(its last row) deep.
 // finish(first row, C) for each tile.
-template <int Columns, bool Tail, bool Long, class E, class Depth, class Finish>
+template <int Columns, bool Tail, class E, class Depth, class Finish>
 HEADWISE_INLINE void multiply_rows(Factor<E> a, i64 rows, const E* b, i64 b_step, Depth&& depth_of,
                                    typename Vec<E>::Mask tail, Finish&& finish) {
   for_each_height<max_tile_rows<E>(Columns)>(rows, [&](i64 first, auto h) HEADWISE_INLINE_LAMBDA {
-    multiply_tile<decltype(h)::value, Columns, Tail, Long>(
+    multiply_tile<decltype(h)::value, Columns, Tail>(
         a.from(first), b, b_step, depth_of(first + decltype(h)::value - 1), tail,
         [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); });
   });
@@ -157,7 +148,7 @@ HEADWISE_INLINE void multiply_rows(Factor<E> a, i64 rows, const E* b, i64 b_step
 // All rows of A against `columns` elements of B's rows, in groups of at most kMaxTileVectors vectors,
 // nearly equal for the same reason. B's rows may end at the last column: what lies past is not read
 // when Tail. finish(first row, first column, C) for each tile, C being Vec<E>::Sum[tile rows][tile vectors].
-template <bool Tail, bool Long, class E, class Depth, class Finish>
+template <bool Tail, class E, class Depth, class Finish>
 HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64 columns, Depth&& depth_of,
                               Finish&& finish) {
   using V = typename Vec<E>::Sum;
@@ -171,9 +162,9 @@ HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64
     const auto store = [&](i64 row, auto& c) HEADWISE_INLINE_LAMBDA { finish(row, column, c); };
     with_constant<kMaxTileVectors>(width, [&](auto w) {
       if (masked)
-        multiply_rows<decltype(w)::value, Tail, Long>(a, rows, b + column, b_step, depth_of, tail, store);
+        multiply_rows<decltype(w)::value, Tail>(a, rows, b + column, b_step, depth_of, tail, store);
       else
-        multiply_rows<decltype(w)::value, false, Long>(a, rows, b + column, b_step, depth_of, tail, store);
+        multiply_rows<decltype(w)::value, false>(a, rows, b + column, b_step, depth_of, tail, store);
     });
     first += width;
   }
