@@ -125,7 +125,9 @@ class Pool {
 
   void open(Job& job) {
     const auto held = lock();
-    while (workers_ < job.places && start_worker()) ++workers_;
+    while (workers() < job.places && start_worker()) {
+    }
+    leave_to_caller();
     Job** last = &jobs_;
     while (*last) last = &(*last)->next;
     *last = &job;
@@ -143,10 +145,32 @@ class Pool {
     open_places_.fetch_sub(job.places, std::memory_order_relaxed);
   }
 
+  int workers() const { return static_cast<int>(workers_.size()); }
+
+  // Workers keep off the CPU that the caller is on. Left to themselves some are woken there though another
+  // CPU is idle, by kernels that gather what seems to do little, and wait until the caller has done all the
+  // work. With many threads one that waits is a small loss, and telling all of them a larger one.
+  void leave_to_caller() {
+#ifdef __linux__
+    constexpr int kFew = 8;
+    const int cpu = sched_getcpu();
+    if (cpu < 0 || cpu == callers_cpu_ || workers() > kFew) return;
+    cpu_set_t others;
+    if (sched_getaffinity(0, sizeof others, &others) != 0) return;
+    CPU_CLR(cpu, &others);
+    if (CPU_COUNT(&others) == 0) return;
+    callers_cpu_ = cpu;
+    for (const auto worker : workers_) pthread_setaffinity_np(worker, sizeof others, &others);
+#endif
+  }
+
   // False if the system has no more threads to give: those there are do the work.
   bool start_worker() {
     try {
-      std::thread([this] { work(); }).detach();
+      std::thread worker([this] { work(); });
+      workers_.push_back(worker.native_handle());
+      worker.detach();
+      callers_cpu_ = -1;
       return true;
     } catch (const std::system_error&) {
       return false;
@@ -185,7 +209,9 @@ class Pool {
   std::condition_variable job_opened_, job_left_;
   Job* jobs_ = nullptr;              // open ones, oldest first; they live on their callers' stacks
   std::atomic<int> open_places_{0};  // of all of them: whether to look
-  int workers_ = 0, sleepers_ = 0;
+  int sleepers_ = 0;
+  std::vector<std::thread::native_handle_type> workers_;
+  int callers_cpu_ = -1;  // which workers keep off; -1: none
 };
 
 // Never destroyed, as its threads outlive main(). A forked child has none of them and may have inherited a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 
@@ -142,6 +143,39 @@ def test_affinity_mask_is_respected():
 def test_large_work_is_shared_and_small_work_is_not():
     assert run_python(COUNT_THREADS, HEADWISE_NUM_THREADS="3") == "0 2"
     assert run_python(COUNT_THREADS, HEADWISE_NUM_THREADS="1") == "0 0"
+
+
+@needs_proc
+@needs_affinity
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "sched_getcpu"), reason="the C library has no sched_getcpu()"
+)
+def test_workers_keep_off_the_callers_cpu():
+    """And so move when it does; a caller with but one CPU leaves them where they are."""
+    code = """
+import ctypes, os
+import numpy as np, headwise as hw
+here = ctypes.CDLL(None).sched_getcpu
+x = np.ones((1, 8, 300, 64), np.float32)
+before = set(os.listdir("/proc/self/task"))
+def others_during_call():
+    for _ in range(1000):
+        cpu = here()
+        hw.attention(x, x, x)
+        if here() == cpu:
+            workers = set(os.listdir("/proc/self/task")) - before
+            return cpu, {frozenset(os.sched_getaffinity(int(w))) for w in workers}
+    raise AssertionError("moved with every call")
+allowed = os.sched_getaffinity(0)
+others_during_call()
+for target in sorted(allowed)[:2] * 2:
+    os.sched_setaffinity(0, {target})
+    hw.attention(x, x, x)
+    os.sched_setaffinity(0, allowed)  # the caller stays, for now
+    cpu, masks = others_during_call()
+    assert masks == {frozenset(allowed - {cpu} or allowed)}, (cpu, masks)
+"""
+    run_python(code, HEADWISE_NUM_THREADS="3")
 
 
 @needs_proc
