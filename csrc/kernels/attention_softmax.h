@@ -8,7 +8,10 @@ namespace {
 
 // A row keeps its maximum until a score is larger by more than this many powers: until then probabilities are
 // of up to 2^kSlack instead of 1, as exact as ever, and what was summed needs no factor.
-constexpr int kSlack = 10;
+constexpr int kSlack = 20;
+
+// The first keys of a block, whose scores give a row that has none yet its first maximum.
+constexpr i64 kFirstKeys = 12;
 
 // The online softmax of a tile's rows over the keys seen so far. lanes is the number of rows rounded up to
 // whole vectors.
@@ -28,7 +31,8 @@ struct SoftmaxState {
 
 // The rows' maximum after a block of keys. It is theirs alone: no other row of the tile counts.
 template <class V>
-HEADWISE_INLINE V raised(V max, V block_max) {
+HEADWISE_INLINE V raised(V max, V first_max, V block_max) {
+  max = V::select(V::equal(max, V::broadcast(-kInfinity<typename V::Number>)), first_max, max);
   const V enough = max + V::broadcast(kSlack);
   return V::select(V::equal(V::max(block_max, enough), enough), max, block_max);
 }

@@ -105,11 +105,12 @@ class AttentionTile {
                    [&](i64 begin, i64 count) {
                      const Cover cover = mask_.cover(begin, count);
                      if (cover == Cover::kNone) return;
-                     const bool whole =
-                         cover == Cover::kAll && count >= kManyKeys && count % Products::kKeysPerStep == 0;
-                     if (empty || !whole || !exponentiate_scores(state, begin, count)) {
+                     const bool at_once = cover == Cover::kAll && keeps_max_ &&
+                                          (empty ? exponentiate_first_scores(state, begin, count)
+                                                 : exponentiate_scores(state, begin, 0, count));
+                     if (!at_once) {
                        score_block(cover, begin, count);
-                       exponentiate(state, count);
+                       exponentiate(state, begin, count);
                      }
                      accumulate(state, empty, cover, begin, count);
                      empty = false;
@@ -182,7 +183,7 @@ class AttentionTile {
       const Cover cover = mask_.cover(begin, count);
       if (cover == Cover::kNone) return;
       score_block(cover, begin, count);
-      exponentiate(state, count);
+      exponentiate(state, begin, count);
     });
     // The scores again, now that max and sum are known.
     for_each_block(0, p_.keys, [&](i64 begin, i64 count) {
@@ -275,27 +276,42 @@ class AttentionTile {
       mask_.apply(cover, begin, count, m_.scores, m_.block_max);
   }
 
-  // Both steps at once for a block that all rows attend, while its scores are in registers; by the maxima
-  // that there are. False, and nothing done, if some row may need a larger one. Not for float64, which is for
-  // accuracy and not worth the code.
-  HEADWISE_NOINLINE bool exponentiate_scores(const SoftmaxState<T>& state, i64 begin, i64 count) {
+  // Both steps at once for a block that all rows attend, from its key `from` on, while scores are in
+  // registers; by the maxima that there are. False, and nothing done, if that cannot be or some row may need
+  // a larger one. Not for float64, which is for accuracy and not worth the code.
+  HEADWISE_NOINLINE bool exponentiate_scores(const SoftmaxState<T>& state, i64 begin, i64 from, i64 count) {
     if constexpr (sizeof(T) < 8) {
-      if (!keeps_max_) return false;
+      if (count - from < kManyKeys || count % Products::kKeysPerStep != 0) return false;
       T* const block_sum = m_.block_max;
-      for (i64 r = 0; r < lanes_; r += W) V::zero().store(block_sum + r);
-      m_.products.score_all(p_, begin, count, lanes_,
+      for (i64 r = 0; r < lanes_; r += W) (from ? V::load(state.sum + r) : V::zero()).store(block_sum + r);
+      m_.products.score_all(p_, begin + from, count - from, lanes_,
                             [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
-                              if (lane == 0) ask(begin, count, j, R);
-                              exponentiate_tile(s, state.max + lane, j, lane, block_sum + lane);
+                              if (lane == 0) ask(begin, count, from + j, R);
+                              exponentiate_tile(s, state.max + lane, from + j, lane, block_sum + lane);
                             });
-      for (i64 r = 0; r < lanes_; r += W) keeps_max_ &= keeps_max(V::load(block_sum + r));
-      if (!keeps_max_) return false;
+      bool kept = true;
+      for (i64 r = 0; r < lanes_; r += W) kept &= keeps_max(V::load(block_sum + r));
+      if (!kept) {
+        keeps_max_ = from > 0;  // from the second block on there is no better maximum to be had
+        return false;
+      }
       for (i64 r = 0; r < lanes_; r += W) {
-        (V::load(state.sum + r) + V::load(block_sum + r)).store(state.sum + r);
+        const V before = from ? V::zero() : V::load(state.sum + r);
+        (before + V::load(block_sum + r)).store(state.sum + r);
         V::broadcast(T(1)).store(m_.rescale + r);
       }
       return true;
     }
+    return false;
+  }
+
+  // The same for a tile's first block, whose first keys give the maxima.
+  bool exponentiate_first_scores(const SoftmaxState<T>& state, i64 begin, i64 count) {
+    if (begin % Products::block(p_.head_dim) != 0 || count < kFirstKeys + kManyKeys) return false;
+    score_block(Cover::kAll, begin, kFirstKeys);
+    exponentiate(state, begin, kFirstKeys);
+    if (exponentiate_scores(state, begin, kFirstKeys, count)) return true;
+    reset_sums(state);
     return false;
   }
 
@@ -333,21 +349,26 @@ class AttentionTile {
   }
 
   // scores -> 2^(score - max), with max and sum brought up to date.
-  HEADWISE_NOINLINE void exponentiate(const SoftmaxState<T>& state, i64 count) {
+  HEADWISE_NOINLINE void exponentiate(const SoftmaxState<T>& state, i64 begin, i64 count) {
+    const i64 first = clamp(kFirstKeys - begin % Products::block(p_.head_dim), 0, count);
     for (i64 r = 0; r < lanes_;) {
       const int vectors = int(min_of(i64(kMaxTileVectors), (lanes_ - r) / W));
-      with_constant<kMaxTileVectors>(vectors, [&](auto n) { exponentiate_columns<n>(state, r, count); });
+      with_constant<kMaxTileVectors>(vectors,
+                                     [&](auto n) { exponentiate_columns<n>(state, r, first, count); });
       r += vectors * W;
     }
   }
 
   template <int N>
-  HEADWISE_INLINE void exponentiate_columns(const SoftmaxState<T>& state, i64 r, i64 count) {
+  HEADWISE_INLINE void exponentiate_columns(const SoftmaxState<T>& state, i64 r, i64 first, i64 count) {
     using Columns = Vecs<T, N>;
     Columns max, sum = Columns::zero();
     unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
+      V first_max = V::broadcast(-kInfinity<T>);
+      for (i64 j = 0; j < first; ++j)
+        first_max = V::max(V::load(m_.scores + j * lanes_ + r + c * W), first_max);
       const V old_max = V::load(state.max + r + c * W);
-      const V new_max = raised(old_max, V::load(m_.block_max + r + c * W));
+      const V new_max = raised(old_max, first_max, V::load(m_.block_max + r + c * W));
       new_max.store(state.max + r + c * W);
       max.each[c] = finite(new_max);
       power_of_2(old_max - max.each[c]).store(m_.rescale + r + c * W);
