@@ -75,7 +75,11 @@ class Bf16Products {
     for (i64 j = 0; j < count; j += 2) {
       const bf16* first = reinterpret_cast<const bf16*>(p.value) + (begin + j) * p.value_row;
       const bf16* second = first + p.value_row;
-      for (i64 d = 0; d < p.value_dim; d += W) {
+      i64 d = 0;
+      if (j + 1 < count)
+        for (; d + 2 * W <= p.value_dim; d += 2 * W)
+          Pairs::pairs(first + d, second + d, values_ + j / 2 * columns_ + d);
+      for (; d < p.value_dim; d += W) {
         const i64 left = p.value_dim - d;
         const Pairs pairs = j + 1 < count ? Pairs::pair(first + d, second + d, left)
                                           : Pairs::pair(first + d, first + d, left).only(true, false);

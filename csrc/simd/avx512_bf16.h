@@ -42,6 +42,19 @@ struct Vec<bf16_pair> {
     return {_mm512_permutexvar_epi16(interleave(), halves)};
   }
 
+  // Two vectors of pairs: of 32 numbers of each row.
+  static HEADWISE_INLINE void pairs(const bf16* first, const bf16* second, bf16_pair* to) {
+    alignas(64) static constexpr uint16_t kOrder[2][32] = {
+        {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+         8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
+        {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55,
+         24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63}};
+    const __m512i a = _mm512_loadu_si512(first), b = _mm512_loadu_si512(second);
+    for (int half = 0; half < 2; ++half)
+      _mm512_storeu_si512(to + half * kLanes,
+                          _mm512_permutex2var_epi16(a, _mm512_load_si512(kOrder[half]), b));
+  }
+
   // Both numbers, the first or the second, none: the others become 0.
   Vec only(bool first, bool second) const {
     return {_mm512_and_si512(v, _mm512_set1_epi32(int((second ? 0xffff0000u : 0) | (first ? 0xffffu : 0))))};
