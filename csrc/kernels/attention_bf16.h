@@ -19,7 +19,7 @@ class Bf16Products {
   static HEADWISE_INLINE Columns exp2(Columns x) {
     return power_of_2<Columns, CoarseExp2>(x);
   }
-  static i64 block(i64 head_dim) { return key_block<float>(head_dim); }
+  static i64 block(i64 head_dim) { return key_block<bf16>(head_dim); }
 
   Bf16Products(const hw_attention_params& a, Arena& arena)
       : query_t_(arena.take<bf16_pair>(kRows * pairs_of(a.head_dim))),
