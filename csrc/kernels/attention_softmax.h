@@ -7,7 +7,8 @@
 namespace {
 
 // A row keeps its maximum until a score is larger by more than this many powers: until then probabilities are
-// of up to 2^kSlack instead of 1, as exact as ever, and what was summed needs no factor.
+// of up to 2^kSlack instead of 1, as exact as ever, and what was summed needs no factor. Sums overflow for
+// values 2^kSlack smaller than else.
 constexpr int kSlack = 20;
 
 // The first keys of a block, whose scores give a row that has none yet its first maximum.
