@@ -103,7 +103,7 @@ def problem_of(kind, mask, dtype):
     sizes = (B, Hq, Sq, dim), (B, Hkv, Sk, dim), (B, Hkv, Sk, DV)
     q, k, v = (rng.standard_normal(size) for size in sizes)
     if kind == "rising":  # a block's largest scores are far above those before, in some rows
-        k *= np.linspace(0.1, 8, Sk)[:, None]
+        k *= np.linspace(0.1, 16, Sk)[:, None]
     if kind == "sharp":  # most probabilities underflow to 0
         q *= 60
     if kind == "tiny":  # products underflow, some of them to -0

@@ -8,8 +8,8 @@ namespace {
 
 // A row keeps its maximum until a score is larger by more than this many powers: until then probabilities are
 // of up to 2^kSlack instead of 1, as exact as ever, and what was summed needs no factor. Sums overflow for
-// values 2^kSlack smaller than else.
-constexpr int kSlack = 20;
+// values so much smaller: in float32 from 10^26 on.
+constexpr int kSlack = 32;
 
 // The first keys of a block, whose scores give a row that has none yet its first maximum.
 constexpr i64 kFirstKeys = 12;
@@ -42,7 +42,7 @@ HEADWISE_INLINE V raised(V max, V first_max, V block_max) {
 // row may reach, as score - max is rounded and so may hide that a score is just above; false for a NaN.
 template <class V>
 HEADWISE_INLINE bool keeps_max(V block_sum) {
-  const V limit = V::broadcast(1 << (kSlack - 1));
+  const V limit = V::broadcast(i64(1) << (kSlack - 1));
   return V::bits_of(V::equal(V::max(limit, block_sum), limit)) == (uint64_t(1) << V::kLanes) - 1;
 }
 

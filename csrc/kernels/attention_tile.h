@@ -17,6 +17,9 @@ constexpr i64 kCoreCache = 512 << 10;
 // Rows of the next tile that are asked for with each few keys scored.
 constexpr i64 kRowsAhead = 2;
 
+// Tiles that go on in two steps at once after one that had to begin anew: their scores may be as uneven.
+constexpr int kDetours = 7;
+
 // Keys a split: a multiple of every key_block. Fixed, or bits would depend on the number of threads.
 constexpr i64 kSplit = 1024;
 
@@ -33,6 +36,7 @@ struct TileMemory {
   T* block_max;                    // [lanes]
   T* rescale;                      // [lanes]: 2^(old max - new max)
   const char* last_key = nullptr;  // of the head that the thread has met last
+  int detours = 0;                 // tiles to come that do not try exponentiate_scores()
 
   TileMemory(const hw_attention_params& a, Arena& arena)
       : products(a, arena),
@@ -59,7 +63,10 @@ class AttentionTile {
         lanes_(round_up(rows_, W)),
         width_(SoftmaxState<T>::padded(p_.value_dim)),
         mask_(problem, first_row, rows_, lanes_, memory.mask),
-        keeps_max_(rows_ == kTileRows<T> && p_.head_dim <= kChain && !mask_.changes_scores()) {}
+        keeps_max_(memory.detours == 0 && rows_ == kTileRows<T> && p_.head_dim <= kChain &&
+                   !mask_.changes_scores()) {
+    if (memory.detours > 0) --memory.detours;
+  }
 
   // The attention of the tile's rows, and their log-sum-exp if wanted. Stops early, with the output
   // unwritten, when stopped() says so between two splits.
@@ -292,7 +299,8 @@ class AttentionTile {
       bool kept = true;
       for (i64 r = 0; r < lanes_; r += W) kept &= keeps_max(V::load(block_sum + r));
       if (!kept) {
-        keeps_max_ = from > 0;  // from the second block on there is no better maximum to be had
+        keeps_max_ = false;
+        m_.detours = kDetours;
         return false;
       }
       for (i64 r = 0; r < lanes_; r += W) {
