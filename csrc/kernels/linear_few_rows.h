@@ -9,9 +9,9 @@ namespace {
 // With more rows the time goes into multiplying, for which tiles over the whole depth do better.
 constexpr i64 kFewRows = 96;
 
-// The weight is cut into pieces. All tiles of rows work on one piece, in L1, and meanwhile fetch the next,
-// each its share of the cache lines. Chains of sums that go on in the next piece wait in memory: the results
-// are those of multiply_into().
+// The weight is cut into pieces. All tiles of rows work on one piece, in L1, and meanwhile fetch the next
+// into L2, each its share of the cache lines. Chains of sums that go on in the next piece wait in memory: the
+// results are those of multiply_into().
 template <class E>
 class FewRows {
   using Sum = typename Vec<E>::Sum;

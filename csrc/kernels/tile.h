@@ -65,7 +65,7 @@ HEADWISE_INLINE void multiply_steps(Factor<E> a, const E* b, i64 b_step, i64 beg
         row[j] = Factors::load(p);
     });
     unroll<Lines>([&](auto line) HEADWISE_INLINE_LAMBDA {
-      __builtin_prefetch(ahead + k * b_step + line * i64(64 / sizeof(E)), 0, 3);
+      __builtin_prefetch(ahead + k * b_step + line * i64(64 / sizeof(E)), 0, 2);
     });
     unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
       const Factors x = Factors::broadcast(a.at(r, k));
