@@ -113,6 +113,15 @@ def test_attended_infinite_scores(isa, dtype):
     assert np.isneginf(lse).all()
 
 
+def test_large_values(isa, dtype, rng):
+    """Sums of probabilities far above 1, before they are divided, do not overflow."""
+    q, k, v = draw(rng, (1, 1, 1, 128, 400, 64, 20), dtype)
+    q[..., 0] = 1
+    k[..., 0] = np.linspace(0, 200, 400)  # scores that rise by 25
+    large = dtype(2.0**83 if dtype is np.float32 else 2.0**960)
+    assert_same_bits(hw.attention(q, k, v * large), hw.attention(q, k, v) * large)
+
+
 def test_two_dimensional(rng):
     q, k, v = (x[0, 0] for x in draw(rng, (1, 1, 1, 5, 7, 6, 3), np.float32))
     out, lse = hw.attention(q, k, v, return_lse=True)
