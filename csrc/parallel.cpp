@@ -17,8 +17,8 @@
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -145,6 +145,8 @@ class Pool {
     open_places_.fetch_sub(job.places, std::memory_order_relaxed);
   }
 
+  static constexpr int kNoCpu = -1, kUnknownCpu = -2;
+
   int workers() const { return static_cast<int>(workers_.size()); }
 
   // Workers keep off the CPU that the caller is on. Left to themselves some are woken there though another
@@ -153,26 +155,26 @@ class Pool {
   void leave_to_caller() {
 #ifdef __linux__
     constexpr int kFew = 8;
-    const int cpu = sched_getcpu();
-    if (cpu < 0 || cpu == callers_cpu_ || workers() > kFew) return;
-    cpu_set_t others;
-    if (sched_getaffinity(0, sizeof others, &others) != 0) return;
-    CPU_CLR(cpu, &others);
-    if (CPU_COUNT(&others) == 0) return;
+    const int cpu = workers() > kFew ? kNoCpu : sched_getcpu();
+    cpu_set_t allowed;
+    if (cpu == callers_cpu_ || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+    if (cpu >= 0) CPU_CLR(cpu, &allowed);
+    if (CPU_COUNT(&allowed) == 0) return;
     callers_cpu_ = cpu;
-    for (const auto worker : workers_) pthread_setaffinity_np(worker, sizeof others, &others);
+    for (const auto worker : workers_) pthread_setaffinity_np(worker, sizeof allowed, &allowed);
 #endif
   }
 
   // False if the system has no more threads to give: those there are do the work.
   bool start_worker() {
     try {
+      workers_.reserve(workers_.size() + 1);
       std::thread worker([this] { work(); });
       workers_.push_back(worker.native_handle());
       worker.detach();
-      callers_cpu_ = -1;
+      callers_cpu_ = kUnknownCpu;
       return true;
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
       return false;
     }
   }
@@ -211,7 +213,7 @@ class Pool {
   std::atomic<int> open_places_{0};  // of all of them: whether to look
   int sleepers_ = 0;
   std::vector<std::thread::native_handle_type> workers_;
-  int callers_cpu_ = -1;  // which workers keep off; -1: none
+  int callers_cpu_ = kNoCpu;  // which workers keep off
 };
 
 // Never destroyed, as its threads outlive main(). A forked child has none of them and may have inherited a

@@ -151,7 +151,7 @@ def test_large_work_is_shared_and_small_work_is_not():
     not hasattr(ctypes.CDLL(None), "sched_getcpu"), reason="the C library has no sched_getcpu()"
 )
 def test_workers_keep_off_the_callers_cpu():
-    """And so move when it does; a caller with but one CPU leaves them where they are."""
+    """And so move when it does; a caller with but one CPU leaves them where they are. But not many."""
     code = """
 import ctypes, os
 import numpy as np, headwise as hw
@@ -174,6 +174,9 @@ for target in sorted(allowed)[:2] * 2:
     os.sched_setaffinity(0, allowed)  # the caller stays, for now
     cpu, masks = others_during_call()
     assert masks == {frozenset(allowed - {cpu} or allowed)}, (cpu, masks)
+hw.set_num_threads(12)
+cpu, masks = others_during_call()
+assert masks == {frozenset(allowed)}, (cpu, masks)
 """
     run_python(code, HEADWISE_NUM_THREADS="3")
 
