@@ -151,7 +151,7 @@ def test_large_work_is_shared_and_small_work_is_not():
     not hasattr(ctypes.CDLL(None), "sched_getcpu"), reason="the C library has no sched_getcpu()"
 )
 def test_workers_keep_off_the_callers_cpu():
-    """And so move when it does; a caller with but one CPU leaves them where they are. But not many."""
+    """And so move when it does, but not if they are many, or the caller has but one CPU."""
     code = """
 import ctypes, os
 import numpy as np, headwise as hw
