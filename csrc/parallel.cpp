@@ -127,7 +127,7 @@ class Pool {
     const auto held = lock();
     while (workers() < job.places && start_worker()) {
     }
-    leave_to_caller();
+    keep_off_callers_cpu();
     Job** last = &jobs_;
     while (*last) last = &(*last)->next;
     *last = &job;
@@ -152,7 +152,7 @@ class Pool {
   // Workers keep off the CPU that the caller is on. Left to themselves some are woken there though another
   // CPU is idle, by kernels that gather what seems to do little, and wait until the caller has done all the
   // work. With many threads one that waits is a small loss, and telling all of them a larger one.
-  void leave_to_caller() {
+  void keep_off_callers_cpu() {
 #ifdef __linux__
     constexpr int kFew = 8;
     const int cpu = workers() > kFew ? kNoCpu : sched_getcpu();

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 
@@ -147,9 +146,6 @@ def test_large_work_is_shared_and_small_work_is_not():
 
 @needs_proc
 @needs_affinity
-@pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), "sched_getcpu"), reason="the C library has no sched_getcpu()"
-)
 def test_workers_keep_off_the_callers_cpu():
     """And so move when it does, but not if they are many, or the caller has but one CPU."""
     code = """

@@ -8,7 +8,7 @@ namespace {
 
 // A row keeps its maximum until a score is larger by more than this many powers: until then probabilities are
 // of up to 2^kSlack instead of 1, as exact as ever, and what was summed needs no factor. Sums overflow for
-// values so much smaller: in float32 from 10^26 on.
+// values so much smaller: in float32 from 10^25 on.
 constexpr int kSlack = 32;
 
 // The first keys of a block, whose scores give a row that has none yet its first maximum.

@@ -36,7 +36,7 @@ struct TileMemory {
   T* block_max;                    // [lanes]
   T* rescale;                      // [lanes]: 2^(old max - new max)
   const char* last_key = nullptr;  // of the head that the thread has met last
-  int detours = 0;                 // tiles to come that do not try exponentiate_scores()
+  int detours = 0;                 // tiles to come that do not try score_and_exponentiate()
 
   TileMemory(const hw_attention_params& a, Arena& arena)
       : products(a, arena),
@@ -63,7 +63,7 @@ class AttentionTile {
         lanes_(round_up(rows_, W)),
         width_(SoftmaxState<T>::padded(p_.value_dim)),
         mask_(problem, first_row, rows_, lanes_, memory.mask),
-        keeps_max_(memory.detours == 0 && rows_ == kTileRows<T> && p_.head_dim <= kChain &&
+        keeps_max_(sizeof(T) < 8 && memory.detours == 0 && rows_ == kTileRows<T> && p_.head_dim <= kChain &&
                    !mask_.changes_scores()) {
     if (memory.detours > 0) --memory.detours;
   }
@@ -112,10 +112,7 @@ class AttentionTile {
                    [&](i64 begin, i64 count) {
                      const Cover cover = mask_.cover(begin, count);
                      if (cover == Cover::kNone) return;
-                     const bool at_once = cover == Cover::kAll && keeps_max_ &&
-                                          (empty ? exponentiate_first_scores(state, begin, count)
-                                                 : exponentiate_scores(state, begin, 0, count));
-                     if (!at_once) {
+                     if (!score_and_exponentiate(state, empty, cover, begin, count)) {
                        score_block(cover, begin, count);
                        exponentiate(state, begin, count);
                      }
@@ -283,12 +280,29 @@ class AttentionTile {
       mask_.apply(cover, begin, count, m_.scores, m_.block_max);
   }
 
-  // Both steps at once for a block that all rows attend, from its key `from` on, while scores are in
-  // registers; by the maxima that there are. False, and nothing done, if that cannot be or some row may need
-  // a larger one. Not for float64, which is for accuracy and not worth the code.
+  // Both steps at once for a block that all rows attend, while its scores are in registers; by the maxima
+  // that there are, in an empty state those of its first keys. False, and nothing done, if that cannot be or
+  // some row needs a larger one.
+  bool score_and_exponentiate(const SoftmaxState<T>& state, bool empty, Cover cover, i64 begin, i64 count) {
+    const i64 from = empty ? kFirstKeys : 0;
+    if (!keeps_max_ || cover != Cover::kAll || count - from < kManyKeys) return false;
+    if (count % Products::kKeysPerStep != 0) return false;
+    if (empty) {
+      if (begin % Products::block(p_.head_dim) != 0) return false;
+      score_block(cover, begin, kFirstKeys);
+      exponentiate(state, begin, kFirstKeys);
+    }
+    if (exponentiate_scores(state, begin, from, count)) return true;
+    if (empty) reset_sums(state);
+    keeps_max_ = false;
+    m_.detours = kDetours;
+    return false;
+  }
+
+  // A block's keys from its key `from` on, the sums of those before being in the state. Not for float64,
+  // which is for accuracy and not worth the code.
   HEADWISE_NOINLINE bool exponentiate_scores(const SoftmaxState<T>& state, i64 begin, i64 from, i64 count) {
     if constexpr (sizeof(T) < 8) {
-      if (count - from < kManyKeys || count % Products::kKeysPerStep != 0) return false;
       T* const block_sum = m_.block_max;
       for (i64 r = 0; r < lanes_; r += W) (from ? V::load(state.sum + r) : V::zero()).store(block_sum + r);
       m_.products.score_all(p_, begin + from, count - from, lanes_,
@@ -298,29 +312,14 @@ class AttentionTile {
                             });
       bool kept = true;
       for (i64 r = 0; r < lanes_; r += W) kept &= keeps_max(V::load(block_sum + r));
-      if (!kept) {
-        keeps_max_ = false;
-        m_.detours = kDetours;
-        return false;
-      }
+      if (!kept) return false;
       for (i64 r = 0; r < lanes_; r += W) {
         const V before = from ? V::zero() : V::load(state.sum + r);
         (before + V::load(block_sum + r)).store(state.sum + r);
         V::broadcast(T(1)).store(m_.rescale + r);
       }
-      return true;
     }
-    return false;
-  }
-
-  // The same for a tile's first block, whose first keys give the maxima.
-  bool exponentiate_first_scores(const SoftmaxState<T>& state, i64 begin, i64 count) {
-    if (begin % Products::block(p_.head_dim) != 0 || count < kFirstKeys + kManyKeys) return false;
-    score_block(Cover::kAll, begin, kFirstKeys);
-    exponentiate(state, begin, kFirstKeys);
-    if (exponentiate_scores(state, begin, kFirstKeys, count)) return true;
-    reset_sums(state);
-    return false;
+    return true;
   }
 
   template <int R, int C>
@@ -445,7 +444,7 @@ class AttentionTile {
   TileMemory<Products>& m_;
   i64 first_, rows_, lanes_, width_;
   typename TileMemory<Products>::Mask mask_;
-  bool keeps_max_;  // exponentiate_scores() can be tried: no score was too large so far
+  bool keeps_max_;  // score_and_exponentiate() can be tried: no score was too large so far
   bool cold_ = false;
   RowsAhead next_queries_, next_out_;
 };
