@@ -14,6 +14,9 @@ PRELUDE = """
 import os, signal, threading, time
 import numpy as np, headwise as hw
 
+# Also where it is ignored: in what a shell has started in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 def ones(*shape):
     return np.broadcast_to(np.ones(shape[-1], np.float32), shape)
 
