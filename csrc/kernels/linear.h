@@ -104,6 +104,33 @@ class LinearBlock {
 // What a core multiplies while it reads a byte of a weight from the shared cache, about.
 constexpr double kFlopsPerByte = 3;
 
+// How a layer is dealt to threads: whole blocks of rows, and at last, so that all threads end at about the same
+// time, blocks by groups of panels. Each group turns the block's rows into elements anew.
+struct LinearTasks {
+  i64 panels, whole, split, groups;
+
+  LinearTasks(i64 panels, i64 blocks, int threads) : panels(panels) {
+    split = threads == 1 ? 0 : min_of(blocks, blocks % threads + threads);
+    whole = blocks - split;
+    groups = min_of(panels, ceil_div(i64(4) * threads, max_of(i64(1), split)));
+    // Of so many groups or up to twice as many those with which the last thread ends first.
+    const auto longest = [&](i64 n) { return ceil_div(split * n, i64(threads)) * ceil_div(panels, n); };
+    for (i64 n = groups, most = min_of(panels, 2 * n); n <= most; ++n)
+      if (longest(n) < longest(groups)) groups = n;
+  }
+
+  i64 count() const { return whole + split * groups; }
+
+  struct Task {
+    i64 block, first_panel, end_panel;
+  };
+  Task operator[](i64 task) const {
+    if (task < whole) return {task, 0, panels};
+    const i64 group = (task - whole) % groups;
+    return {whole + (task - whole) / groups, panels * group / groups, panels * (group + 1) / groups};
+  }
+};
+
 template <class E>
 hw_status linear(const hw_linear_params& a) {
   if (a.rows == 0 || a.out_features == 0) return HW_OK;
@@ -113,30 +140,25 @@ hw_status linear(const hw_linear_params& a) {
   // A panel serves as many rows as stay in L2 beside it.
   const bool few = has_few_rows<E>(a, layout.steps);
   const i64 fit = min_of(i64(448), rows_that_fit<E>(i64(640) << 10, layout.steps));
-  i64 blocks = few ? 1 : ceil_div(a.rows, fit);
+  const i64 most_blocks = few ? 1 : ceil_div(a.rows, fit);
+  const i64 block = round_up(ceil_div(a.rows, most_blocks), max_tile_rows<E>(kLinearTileVectors));
+  const i64 blocks = ceil_div(a.rows, block);
   const int threads = threads_for(max_of(2.0 * double(a.rows) * weights, reading), layout.panels * blocks);
-  // With few blocks of rows the panels are dealt out too, in groups: to few rows evenly, as each thread
-  // should read on and on. Many blocks go round evenly.
-  const i64 groups = threads == 1 ? 1
-                     : few        ? threads
-                                  : min_of(layout.panels, ceil_div(i64(4) * threads, blocks));
-  if (groups == 1) blocks = round_up(blocks, threads);
-  const i64 block = round_up(ceil_div(a.rows, blocks), max_tile_rows<E>(kLinearTileVectors));
-  blocks = ceil_div(a.rows, block);
+  LinearTasks tasks(layout.panels, blocks, threads);
+  if (few) tasks.groups = threads;  // each thread should read on and on
   Arena needed;
   LinearInput<E>(a, layout.steps, block, needed);
-  return parallel_for(threads, blocks * groups, [&](TaskCounter& counter) {
+  return parallel_for(threads, tasks.count(), [&](TaskCounter& counter) {
     void* workspace = headwise::thread_workspace(needed.used());
     if (!workspace) return counter.stop(HW_OUT_OF_MEMORY);
     Arena arena(workspace);
     LinearBlock<E> rows(a, block, arena);
     i64 present = -1;
-    for (i64 task; (task = counter.next()) >= 0;) {
-      const i64 begin = task / groups * block, group = task % groups;
-      if (begin != present) rows.read(begin, min_of(a.rows, begin + block));
-      present = begin;
-      for (i64 p = layout.panels * group / groups; p < layout.panels * (group + 1) / groups; ++p)
-        rows.multiply(p);
+    for (i64 number; (number = counter.next()) >= 0;) {
+      const LinearTasks::Task task = tasks[number];
+      if (task.block != present) rows.read(task.block * block, min_of(a.rows, (task.block + 1) * block));
+      present = task.block;
+      for (i64 panel = task.first_panel; panel < task.end_panel; ++panel) rows.multiply(panel);
     }
   });
 }
