@@ -62,7 +62,7 @@ class LinearBlock {
                                    bias, half == 1});
       };
       if (has_few_rows<E>(a_, layout_.steps)) {
-        few_rows_.multiply(input_.rows(), end_ - begin_, layout_.steps, weight + column, sums_);
+        FewRows<E>::multiply(input_.rows(), end_ - begin_, layout_.steps, weight + column, sums_);
         finish_rows(0, end_ - begin_);
       } else {
         const i64 vectors = ceil_div(a_.out_features - first, i64(Sum::kLanes));
@@ -96,7 +96,6 @@ class LinearBlock {
   const hw_linear_params& a_;
   PackedWeight layout_;
   LinearInput<E> input_;
-  FewRows<E> few_rows_;
   i64 begin_ = 0, end_ = 0;
   alignas(64) typename Element<E>::Sum sums_[kFewRows * kColumns];
 };

@@ -9,37 +9,34 @@ namespace {
 // With more rows the time goes into multiplying, for which tiles over the whole depth do better.
 constexpr i64 kFewRows = 96;
 
-// The weight is cut into pieces. All tiles of rows work on one piece, in L1, and meanwhile fetch the next
-// into L2, each its share of the cache lines. Chains of sums that go on in the next piece wait in memory: the
-// results are those of multiply_into().
+// The weight is cut into pieces of one chain of sums. All tiles of rows work on one piece, and meanwhile fetch
+// the next into L2, each its share of the cache lines. The results are those of multiply_into().
 template <class E>
 class FewRows {
   using Sum = typename Vec<E>::Sum;
   using Number = typename Element<E>::Sum;
   static constexpr i64 kLanes = kPanelRowBytes / sizeof(E);
   static constexpr i64 kColumns = kLinearTileVectors * Sum::kLanes;
-  static constexpr i64 kPiece = kChain / 3;
   static constexpr i64 kLine = 64 / sizeof(E);
   static constexpr int kLinesPerStep = int(kColumns / kLine);
 
  public:
   // sums[row][column] = x[row] . column, for kColumns columns of a panel.
-  HEADWISE_NOINLINE void multiply(Factor<E> x, i64 rows, i64 steps, const E* panel, Number* sums) {
+  static HEADWISE_NOINLINE void multiply(Factor<E> x, i64 rows, i64 steps, const E* panel, Number* sums) {
     constexpr int kMaxHeight = max_tile_rows<E>(kLinearTileVectors);
     const i64 tiles = ceil_div(rows, i64(kMaxHeight));
     const i64 share = ceil_div(i64(kLinesPerStep), tiles);
-    for (i64 begin = 0; begin < steps; begin += kPiece) {
-      const i64 end = min_of(steps, begin + kPiece);
+    for (i64 begin = 0; begin < steps; begin += kChain) {
+      const i64 end = min_of(steps, begin + kChain);
       i64 row = 0;
       for (i64 tile = 0; tile < tiles; ++tile) {
         const i64 line = tile * share;
-        const E* ahead = panel + kPiece * kLanes + line * kLine;
+        const E* ahead = panel + kChain * kLanes + line * kLine;
         const int height = int(ceil_div(rows - row, tiles - tile));
         with_constant<kMaxHeight>(height, [&](auto h) {
           with_lines<kLinesPerStep>(line < kLinesPerStep ? share : 0, [&](auto lines) {
-            add_piece<decltype(h)::value, decltype(lines)::value>(x.from(row), panel, begin, end,
-                                                                  end == steps, ahead, sums + row * kColumns,
-                                                                  chains_ + row * kColumns);
+            add_piece<decltype(h)::value, decltype(lines)::value>(x.from(row), panel, begin, end, ahead,
+                                                                  sums + row * kColumns);
           });
         });
         row += height;
@@ -57,27 +54,18 @@ class FewRows {
   }
 
   template <int Rows, int Lines>
-  static HEADWISE_INLINE void add_piece(Factor<E> x, const E* panel, i64 begin, i64 end, bool last,
-                                        const E* ahead, Number* sums, Number* chains) {
+  static HEADWISE_INLINE void add_piece(Factor<E> x, const E* panel, i64 begin, i64 end, const E* ahead,
+                                        Number* sums) {
     Sum c[Rows][kLinearTileVectors];
-    if (begin % kChain == 0)
-      for_each_vector<kLinearTileVectors>(c, [&](Sum& s, i64) HEADWISE_INLINE_LAMBDA { s = Sum::zero(); });
-    else
-      for_each_vector<kLinearTileVectors>(
-          c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(chains + at); });
+    for_each_vector<kLinearTileVectors>(c, [&](Sum& s, i64) HEADWISE_INLINE_LAMBDA { s = Sum::zero(); });
     multiply_steps<Rows, kLinearTileVectors, false, Lines>(x, panel, kLanes, begin, end,
                                                            typename Vec<E>::Mask{}, c, ahead);
-    if (end % kChain != 0 && !last)
-      return for_each_vector<kLinearTileVectors>(
-          c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(chains + at); });
-    if (begin >= kChain)
+    if (begin > 0)
       for_each_vector<kLinearTileVectors>(
           c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(sums + at) + s; });
     for_each_vector<kLinearTileVectors>(c,
                                         [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(sums + at); });
   }
-
-  alignas(64) Number chains_[kFewRows * kColumns];
 };
 
 }  // namespace
