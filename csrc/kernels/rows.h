@@ -8,13 +8,12 @@ namespace {
 // f(begin, end) for all rows, at most AtOnce at a time.
 template <i64 AtOnce, class F>
 hw_status for_each_rows(i64 rows, i64 columns, double flops_per_element, F&& f) {
-  constexpr i64 kRun = 16;
-  const i64 runs = ceil_div(rows, kRun);
-  const int threads = threads_for(double(rows) * double(columns) * flops_per_element, runs);
-  return parallel_for(threads, runs, [&](TaskCounter& counter) {
+  const int threads = threads_for(double(rows) * double(columns) * flops_per_element, rows);
+  const i64 run_rows = max_of(i64(1), min_of(i64(16), ceil_div(rows, i64(threads))));
+  return parallel_for(threads, ceil_div(rows, run_rows), [&](TaskCounter& counter) {
     for (i64 run; (run = counter.next()) >= 0;) {
-      const i64 end = min_of(rows, (run + 1) * kRun);
-      for (i64 row = run * kRun; row < end; row += AtOnce) f(row, min_of(end, row + AtOnce));
+      const i64 end = min_of(rows, (run + 1) * run_rows);
+      for (i64 row = run * run_rows; row < end; row += AtOnce) f(row, min_of(end, row + AtOnce));
     }
   });
 }
