@@ -100,12 +100,12 @@ class Bf16Products {
   // Of two keys, for a vector of rows.
   static HEADWISE_INLINE void store(const V (&p)[2], bf16_pair* to) { Pairs::pair(p[0], p[1]).store(to); }
 
-  template <class KeysOf, class Finish>
+  template <int MaxRows = kMaxTileRows, class KeysOf, class Finish, class Ahead = NothingAhead>
   HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float*, i64 rows, i64 lanes, KeysOf&& keys_of,
-                                  Finish&& finish) {
-    multiply<false>(
+                                  Finish&& finish, const Ahead& ask_ahead = {}) {
+    multiply<false, MaxRows>(
         Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_, p.value_dim,
-        [&](i64 r) { return pairs_of(keys_of(r)); }, finish);
+        [&](i64 r) { return pairs_of(keys_of(r)); }, finish, ask_ahead);
   }
 
   // As accumulate(), but what a row does not attend is 0 and not its value times 0.

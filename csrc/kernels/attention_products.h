@@ -27,6 +27,11 @@ struct RowView {
   i64 row;
 };
 
+// Queries that are scored with keys as lanes; they take less time to multiply than keys and values take to
+// arrive.
+template <class E>
+constexpr int kFewQueries = min_of(kRegisters == 32 ? 8 : 6, Vec<E>::Sum::kLanes);
+
 // scores[j][r] = A[j] . B[r] with the queries B transposed, for the first keys_of(r) keys of each row r,
 // which only grow with r. finish(j, lane, C) for each tile, C being Sum[keys][vectors of lanes]. Where the
 // depth is more than a chain, the sums of those before the last wait in `scores`.
@@ -34,16 +39,14 @@ template <class E, class KeysOf, class Finish>
 HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 lanes, i64 depth,
                                 typename Element<E>::Sum* scores, KeysOf&& keys_of, Finish&& finish) {
   using V = typename Vec<E>::Sum;
-  constexpr int kFewRows = V::kLanes == 1 ? 0 : min_of(kRegisters == 32 ? 8 : 6, V::kLanes);
-  if constexpr (kFewRows > 0)
-    if (rows <= kFewRows)
-      return with_constant<kFewRows>(int(rows), [&](auto r) {
-        multiply_transposed<r>(keys, keys_of(rows - 1), query_t, depth,
-                               [&](i64 j, V score) HEADWISE_INLINE_LAMBDA {
-                                 V column[1][1] = {{score}};
-                                 finish(j, 0, column);
-                               });
-      });
+  if (rows <= kFewQueries<E>)
+    return with_constant<kFewQueries<E>>(int(rows), [&](auto r) {
+      multiply_transposed<r>(keys, keys_of(rows - 1), query_t, depth,
+                             [&](i64 j, V score) HEADWISE_INLINE_LAMBDA {
+                               V column[1][1] = {{score}};
+                               finish(j, 0, column);
+                             });
+    });
   // Some keys that the first rows need, then those that only rows from a later vector on do.
   i64 done = 0;
   for (i64 lane = 0; lane < lanes; lane += V::kLanes) {
@@ -158,11 +161,11 @@ class NativeProducts {
 
   // P V over the loaded values, P[r][j] being probabilities[j][r]. finish(r, d, C), C[rows][vectors of Dv].
   // The keys past keys_of(r) have probability 0.
-  template <class KeysOf, class Finish>
+  template <int MaxRows = kMaxTileRows, class KeysOf, class Finish, class Ahead = NothingAhead>
   HEADWISE_INLINE void accumulate(const HeadProblem<T>& p, T* probabilities, i64 rows, i64 lanes,
-                                  KeysOf&& keys_of, Finish&& finish) {
-    multiply<true>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row, p.value_dim,
-                   keys_of, finish);
+                                  KeysOf&& keys_of, Finish&& finish, const Ahead& ask_ahead = {}) {
+    multiply<true, MaxRows>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row,
+                            p.value_dim, keys_of, finish, ask_ahead);
   }
 
   // The same sums over attended keys alone, since 0 times an infinity or a NaN is not 0.

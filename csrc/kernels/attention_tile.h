@@ -240,17 +240,23 @@ class AttentionTile {
   }
 
   // On its first tile of a head a thread finds keys and values in memory, far away: each few keys scored, it
-  // asks for their values, and for as many keys of the next block.
+  // asks for their values, and for as many keys of the next block. With few queries, for which it waits all the
+  // time, it asks for those keys when the values are there.
   void prefetch(i64 value, i64 count, i64 key) {
     const i64 size = size_of(p_.dtype);
     for (i64 j = 0; j < count; ++j) {
       for (i64 d = 0; d < p_.value_dim * size; d += 64)
         __builtin_prefetch(p_.value + (value + j) * p_.value_row * size + d, 0, 2);
-      if (key + j >= mask_.end()) continue;
-      for (i64 d = 0; d < p_.head_dim * size; d += 64)
-        __builtin_prefetch(p_.key + (key + j) * p_.key_row * size + d, 0, 2);
+      if (!has_few_rows()) prefetch_key(key + j, 0, p_.head_dim);
     }
   }
+  HEADWISE_INLINE void prefetch_key(i64 key, i64 begin, i64 end) {
+    if (key >= mask_.end()) return;
+    const i64 size = size_of(p_.dtype);
+    const char* row = p_.key + key * p_.key_row * size;
+    for (i64 byte = begin * size; byte < end * size; byte += 64) __builtin_prefetch(row + byte, 0, 2);
+  }
+  bool has_few_rows() const { return rows_ <= kFewQueries<T>; }
 
   // What is far away is asked for with each few keys scored.
   HEADWISE_INLINE void ask(i64 begin, i64 count, i64 j, i64 keys) {
@@ -422,6 +428,14 @@ class AttentionTile {
     };
     if (cover == Cover::kSome && !m_.products.values_finite(p_, count))
       m_.products.accumulate_attended(p_, mask_, m_.scores, count, rows_, lanes_, add);
+    else if (cold_ && has_few_rows())
+      m_.products.template accumulate<kFewQueries<T>>(
+          p_, m_.scores, rows_, lanes_, keys_of(begin, count), add,
+          [&](i64 step, i64 column, i64 columns) HEADWISE_INLINE_LAMBDA {
+            unroll<Products::kKeysPerStep>([&](auto k) HEADWISE_INLINE_LAMBDA {
+              prefetch_key(begin + count + step * Products::kKeysPerStep + k, column, column + columns);
+            });
+          });
     else
       m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count), add);
   }

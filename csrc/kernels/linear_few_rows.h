@@ -58,8 +58,12 @@ class FewRows {
                                         Number* sums) {
     Sum c[Rows][kLinearTileVectors];
     for_each_vector<kLinearTileVectors>(c, [&](Sum& s, i64) HEADWISE_INLINE_LAMBDA { s = Sum::zero(); });
-    multiply_steps<Rows, kLinearTileVectors, false, Lines>(x, panel, kLanes, begin, end,
-                                                           typename Vec<E>::Mask{}, c, ahead);
+    multiply_steps<Rows, kLinearTileVectors, false>(
+        x, panel, kLanes, begin, end, typename Vec<E>::Mask{}, c, [&](i64 k) HEADWISE_INLINE_LAMBDA {
+          unroll<Lines>([&](auto line) HEADWISE_INLINE_LAMBDA {
+            __builtin_prefetch(ahead + k * kLanes + line * kLine, 0, 2);
+          });
+        });
     if (begin > 0)
       for_each_vector<kLinearTileVectors>(
           c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(sums + at) + s; });

@@ -46,14 +46,19 @@ class Factor {
 // 2.5 times as much as a BLAS does, and 24 additions an element and 192 products are lost in the noise.
 constexpr i64 kChain = 192;
 
+// What comes with each step of a product: nothing, or memory is asked for that will be needed later.
+struct NothingAhead {
+  template <class... Step>
+  HEADWISE_INLINE void operator()(Step...) const {}
+};
+
 // C += A B for Rows rows of A, Columns vectors of B and the steps begin .. end - 1, ascending: each element
 // of C is a chain of fused multiply-adds, whatever the tile's height. Row k of B is at b[k * b_step]; with
-// Tail, its last vector is read under `tail`. With each row of B come Lines cache lines from `ahead` on,
-// which a later tile will read b_step further with each step.
-template <int Rows, int Columns, bool Tail, int Lines = 0, class E, class V = typename Vec<E>::Sum>
+// Tail, its last vector is read under `tail`. With each row of B comes ask_ahead(k).
+template <int Rows, int Columns, bool Tail, class E, class V = typename Vec<E>::Sum, class Ahead = NothingAhead>
 HEADWISE_INLINE void multiply_steps(Factor<E> a, const E* b, i64 b_step, i64 begin, i64 end,
                                     typename Vec<E>::Mask tail, V (&c)[Rows][Columns],
-                                    [[maybe_unused]] const E* ahead = nullptr) {
+                                    const Ahead& ask_ahead = {}) {
   using Factors = Vec<E>;
   for (i64 k = begin; k < end; ++k) {
     Factors row[Columns];
@@ -64,9 +69,7 @@ HEADWISE_INLINE void multiply_steps(Factor<E> a, const E* b, i64 b_step, i64 beg
       else
         row[j] = Factors::load(p);
     });
-    unroll<Lines>([&](auto line) HEADWISE_INLINE_LAMBDA {
-      __builtin_prefetch(ahead + k * b_step + line * i64(64 / sizeof(E)), 0, 2);
-    });
+    ask_ahead(k);
     unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
       const Factors x = Factors::broadcast(a.at(r, k));
       unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = Factors::fma(x, row[j], c[r][j]); });
@@ -110,13 +113,13 @@ HEADWISE_INLINE void multiply_into(Number* sums, Factor<E> a, const E* b, i64 b_
 }
 
 // C = A B likewise, over a depth of one chain: in registers. Then finish(C).
-template <int Rows, int Columns, bool Tail, class E, class Finish>
+template <int Rows, int Columns, bool Tail, class E, class Finish, class Ahead = NothingAhead>
 HEADWISE_INLINE void multiply_tile(Factor<E> a, const E* b, i64 b_step, i64 depth, typename Vec<E>::Mask tail,
-                                   Finish&& finish) {
+                                   Finish&& finish, const Ahead& ask_ahead = {}) {
   using V = typename Vec<E>::Sum;
   V c[Rows][Columns];
   for_each_vector<Columns>(c, [&](V& v, i64) HEADWISE_INLINE_LAMBDA { v = V::zero(); });
-  multiply_steps<Rows, Columns, Tail>(a, b, b_step, 0, depth, tail, c);
+  multiply_steps<Rows, Columns, Tail>(a, b, b_step, 0, depth, tail, c, ask_ahead);
   finish(c);
 }
 
@@ -135,22 +138,23 @@ HEADWISE_INLINE void for_each_height(i64 rows, F&& f) {
 
 // All rows of A against Columns vectors of B. A tile is depth_of(its last row) deep.
 // finish(first row, C) for each tile.
-template <int Columns, bool Tail, class E, class Depth, class Finish>
+template <int Columns, bool Tail, int MaxRows, class E, class Depth, class Finish, class Ahead>
 HEADWISE_INLINE void multiply_rows(Factor<E> a, i64 rows, const E* b, i64 b_step, Depth&& depth_of,
-                                   typename Vec<E>::Mask tail, Finish&& finish) {
-  for_each_height<max_tile_rows<E>(Columns)>(rows, [&](i64 first, auto h) HEADWISE_INLINE_LAMBDA {
+                                   typename Vec<E>::Mask tail, Finish&& finish, const Ahead& ask_ahead) {
+  for_each_height<min_of(MaxRows, max_tile_rows<E>(Columns))>(rows, [&](i64 first, auto h) HEADWISE_INLINE_LAMBDA {
     multiply_tile<decltype(h)::value, Columns, Tail>(
         a.from(first), b, b_step, depth_of(first + decltype(h)::value - 1), tail,
-        [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); });
+        [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); }, ask_ahead);
   });
 }
 
 // All rows of A against `columns` elements of B's rows, in groups of at most kMaxTileVectors vectors,
 // nearly equal for the same reason. B's rows may end at the last column: what lies past is not read
-// when Tail. finish(first row, first column, C) for each tile, C being Vec<E>::Sum[tile rows][tile vectors].
-template <bool Tail, class E, class Depth, class Finish>
+// when Tail. finish(first row, first column, C) for each tile, C being Vec<E>::Sum[tile rows][tile vectors],
+// and ask_ahead(k, first column, columns) with each of its steps. A tile has at most MaxRows rows.
+template <bool Tail, int MaxRows = kMaxTileRows, class E, class Depth, class Finish, class Ahead = NothingAhead>
 HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64 columns, Depth&& depth_of,
-                              Finish&& finish) {
+                              Finish&& finish, const Ahead& ask_ahead = {}) {
   using V = typename Vec<E>::Sum;
   const i64 vectors = ceil_div(columns, V::kLanes);
   const auto tail = V::first_lanes(columns - (vectors - 1) * V::kLanes);
@@ -161,10 +165,11 @@ HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64
     const bool masked = Tail && groups == 1 && columns % V::kLanes != 0;
     const auto store = [&](i64 row, auto& c) HEADWISE_INLINE_LAMBDA { finish(row, column, c); };
     with_constant<kMaxTileVectors>(width, [&](auto w) {
+      const auto ask = [&](i64 k) HEADWISE_INLINE_LAMBDA { ask_ahead(k, column, w * V::kLanes); };
       if (masked)
-        multiply_rows<decltype(w)::value, Tail>(a, rows, b + column, b_step, depth_of, tail, store);
+        multiply_rows<w, Tail, MaxRows>(a, rows, b + column, b_step, depth_of, tail, store, ask);
       else
-        multiply_rows<decltype(w)::value, false>(a, rows, b + column, b_step, depth_of, tail, store);
+        multiply_rows<w, false, MaxRows>(a, rows, b + column, b_step, depth_of, tail, store, ask);
     });
     first += width;
   }

@@ -72,9 +72,10 @@ constexpr int kLinearTileVectors = kRegisters == 32 ? 3 : 2;
 // Rows of a register tile beside N columns: the accumulators, one row of N columns and a broadcast
 // fit the registers (32: 6 x 4, 9 x 3, 14 x 2; 16: 6 x 2); 14 suffices to hide the latency of a FMA. float64
 // is for accuracy: 6 cost it little, and half of its code.
+constexpr int kMaxTileRows = 14;
 template <class E>
 constexpr int max_tile_rows(int columns) {
-  return min_of(sizeof(E) == 8 ? 6 : 14, (kRegisters - Vec<E>::kOperandRegisters * (columns + 1)) / columns);
+  return min_of(sizeof(E) == 8 ? 6 : kMaxTileRows, (kRegisters - Vec<E>::kOperandRegisters * (columns + 1)) / columns);
 }
 
 }  // namespace
