@@ -42,10 +42,7 @@ HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 
   if (rows <= kFewQueries<E>)
     return with_constant<kFewQueries<E>>(int(rows), [&](auto r) {
       multiply_transposed<r>(keys, keys_of(rows - 1), query_t, depth,
-                             [&](i64 j, V score) HEADWISE_INLINE_LAMBDA {
-                               V column[1][1] = {{score}};
-                               finish(j, 0, column);
-                             });
+                             [&](i64 j, auto& scores) HEADWISE_INLINE_LAMBDA { finish(j, 0, scores); });
     });
   // Some keys that the first rows need, then those that only rows from a later vector on do.
   i64 done = 0;

@@ -177,7 +177,7 @@ HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64
 
 // The same chains for a single vector of B's columns, of which R are wanted, with the rows of A as lanes: a
 // vector of rows by a vector of steps is transposed in registers. Faster than broadcasts for small R.
-// finish(row, C) for each row of A, C holding its sums as lanes. A's steps are 1.
+// finish(first row, C) for some rows of A at a time, C[rows][1] holding their sums as lanes. A's steps are 1.
 template <int R, class E, class Finish>
 HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 depth, Finish&& finish) {
   using Factors = Vec<E>;
@@ -229,9 +229,16 @@ HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 
         sums[r] = V::zero();
     });
     V::transpose(sums);
-    unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
-      if (i < present) finish(first + i, sums[i]);
-    });
+    if (present == W) {
+      V c[W][1];
+      unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA { c[i][0] = sums[i]; });
+      finish(first, c);
+    } else {
+      for (i64 i = 0; i < present; ++i) {
+        V c[1][1] = {{sums[i]}};
+        finish(first + i, c);
+      }
+    }
   }
 }
 
