@@ -240,8 +240,8 @@ class AttentionTile {
   }
 
   // On its first tile of a head a thread finds keys and values in memory, far away: each few keys scored, it
-  // asks for their values, and for as many keys of the next block. With few queries, for which it waits all the
-  // time, it asks for those keys when the values are there.
+  // asks for their values, and for as many keys of the next block. With few queries, for which it waits all
+  // the time, it asks for those keys when the values are there.
   void prefetch(i64 value, i64 count, i64 key) {
     const i64 size = size_of(p_.dtype);
     for (i64 j = 0; j < count; ++j) {

@@ -103,8 +103,8 @@ class LinearBlock {
 // What a core multiplies while it reads a byte of a weight from the shared cache, about.
 constexpr double kFlopsPerByte = 3;
 
-// How a layer is dealt to threads: whole blocks of rows, and at last, so that all threads end at about the same
-// time, blocks by groups of panels. Each group turns the block's rows into elements anew.
+// How a layer is dealt to threads: whole blocks of rows, and at last, so that all threads end at about the
+// same time, blocks by groups of panels. Each group turns the block's rows into elements anew.
 struct LinearTasks {
   i64 panels, whole, split, groups;
 

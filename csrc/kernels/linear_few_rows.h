@@ -9,8 +9,8 @@ namespace {
 // With more rows the time goes into multiplying, for which tiles over the whole depth do better.
 constexpr i64 kFewRows = 96;
 
-// The weight is cut into pieces of one chain of sums. All tiles of rows work on one piece, and meanwhile fetch
-// the next into L2, each its share of the cache lines. The results are those of multiply_into().
+// The weight is cut into pieces of one chain of sums. All tiles of rows work on one piece, and meanwhile
+// fetch the next into L2, each its share of the cache lines. The results are those of multiply_into().
 template <class E>
 class FewRows {
   using Sum = typename Vec<E>::Sum;

@@ -35,6 +35,8 @@ class Factor {
   const E* row(i64 r) const { return reinterpret_cast<const E*>(data_ + r * row_bytes_); }
   E at(i64 r, i64 k) const { return row(r)[k * step_]; }
   Factor from(i64 r) const { return {row(r), row_bytes_, step_}; }
+  // Else the compiler works out the addresses of many rows ahead, and keeps them in memory.
+  void forget_origin() { __asm__("" : "+r"(data_)); }
   Factor after(i64 k) const { return {row(0) + k * step_, row_bytes_, step_}; }
 
  private:
@@ -55,7 +57,8 @@ struct NothingAhead {
 // C += A B for Rows rows of A, Columns vectors of B and the steps begin .. end - 1, ascending: each element
 // of C is a chain of fused multiply-adds, whatever the tile's height. Row k of B is at b[k * b_step]; with
 // Tail, its last vector is read under `tail`. With each row of B comes ask_ahead(k).
-template <int Rows, int Columns, bool Tail, class E, class V = typename Vec<E>::Sum, class Ahead = NothingAhead>
+template <int Rows, int Columns, bool Tail, class E, class V = typename Vec<E>::Sum,
+          class Ahead = NothingAhead>
 HEADWISE_INLINE void multiply_steps(Factor<E> a, const E* b, i64 b_step, i64 begin, i64 end,
                                     typename Vec<E>::Mask tail, V (&c)[Rows][Columns],
                                     const Ahead& ask_ahead = {}) {
@@ -141,18 +144,20 @@ HEADWISE_INLINE void for_each_height(i64 rows, F&& f) {
 template <int Columns, bool Tail, int MaxRows, class E, class Depth, class Finish, class Ahead>
 HEADWISE_INLINE void multiply_rows(Factor<E> a, i64 rows, const E* b, i64 b_step, Depth&& depth_of,
                                    typename Vec<E>::Mask tail, Finish&& finish, const Ahead& ask_ahead) {
-  for_each_height<min_of(MaxRows, max_tile_rows<E>(Columns))>(rows, [&](i64 first, auto h) HEADWISE_INLINE_LAMBDA {
-    multiply_tile<decltype(h)::value, Columns, Tail>(
-        a.from(first), b, b_step, depth_of(first + decltype(h)::value - 1), tail,
-        [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); }, ask_ahead);
-  });
+  for_each_height<min_of(MaxRows, max_tile_rows<E>(Columns))>(
+      rows, [&](i64 first, auto h) HEADWISE_INLINE_LAMBDA {
+        multiply_tile<decltype(h)::value, Columns, Tail>(
+            a.from(first), b, b_step, depth_of(first + decltype(h)::value - 1), tail,
+            [&](auto& c) HEADWISE_INLINE_LAMBDA { finish(first, c); }, ask_ahead);
+      });
 }
 
 // All rows of A against `columns` elements of B's rows, in groups of at most kMaxTileVectors vectors,
 // nearly equal for the same reason. B's rows may end at the last column: what lies past is not read
 // when Tail. finish(first row, first column, C) for each tile, C being Vec<E>::Sum[tile rows][tile vectors],
 // and ask_ahead(k, first column, columns) with each of its steps. A tile has at most MaxRows rows.
-template <bool Tail, int MaxRows = kMaxTileRows, class E, class Depth, class Finish, class Ahead = NothingAhead>
+template <bool Tail, int MaxRows = kMaxTileRows, class E, class Depth, class Finish,
+          class Ahead = NothingAhead>
 HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64 columns, Depth&& depth_of,
                               Finish&& finish, const Ahead& ask_ahead = {}) {
   using V = typename Vec<E>::Sum;
@@ -175,56 +180,63 @@ HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64
   }
 }
 
-// The same chains for a single vector of B's columns, of which R are wanted, with the rows of A as lanes: a
-// vector of rows by a vector of steps is transposed in registers. Faster than broadcasts for small R.
-// finish(first row, C) for some rows of A at a time, C[rows][1] holding their sums as lanes. A's steps are 1.
-template <int R, class E, class Finish>
-HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 depth, Finish&& finish) {
+// For multiply_transposed(): Groups vectors of rows, of which `present` rows each are there.
+template <int R, int Groups, class E, class Finish>
+HEADWISE_INLINE void multiply_transposed_rows(Factor<E> a, i64 present, const E* b, i64 depth,
+                                              Finish&& finish) {
   using Factors = Vec<E>;
   using V = typename Factors::Sum;
   constexpr int W = V::kLanes;
   static_assert(kChain % W == 0);
-  for (i64 first = 0; first < rows; first += W) {
-    const i64 present = min_of(i64(W), rows - first);
-    V total[R], chain[R];
-    unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA { total[r] = chain[r] = V::zero(); });
-    // Steps k .. k + W - 1, of which `left` are there.
-    const auto steps = [&](auto whole, i64 k, i64 left) HEADWISE_INLINE_LAMBDA {
-      const auto inside = V::first_lanes(left);
+  const auto for_each_sum = [](auto&& f) HEADWISE_INLINE_LAMBDA {
+    unroll<Groups>(
+        [&](auto g) HEADWISE_INLINE_LAMBDA { unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA { f(g, r); }); });
+  };
+  V total[Groups][R], chain[Groups][R];
+  for_each_sum([&](auto g, auto r) HEADWISE_INLINE_LAMBDA { total[g][r] = chain[g][r] = V::zero(); });
+  // Steps k .. k + W - 1, of which `left` are there.
+  const auto steps = [&](auto whole, i64 k, i64 left) HEADWISE_INLINE_LAMBDA {
+    const auto inside = V::first_lanes(left);
+    Factor<E> row = a.after(k);
+    unroll<Groups>([&](auto g) HEADWISE_INLINE_LAMBDA {
       Factors block[W];
       unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
         if constexpr (whole) {
-          block[i] = Factors::load(a.row(first + i) + k);
+          block[i] = Factors::load(row.row(0));
           // W rows at once is no order that the CPU foresees: without this a third of the bandwidth is lost.
-          __builtin_prefetch(a.row(first + W + i) + k, 0, 2);
+          __builtin_prefetch(row.row(Groups * W), 0, 2);
         } else {
-          block[i] = i < present ? Factors::load(a.row(first + i) + k, inside) : Factors::zero();
+          block[i] = i < present ? Factors::load(row.row(0), inside) : Factors::zero();
         }
+        row = row.from(1);
+        row.forget_origin();
       });
       Factors::transpose(block);
       unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
         if (whole || i < left)
           unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-            chain[r] = Factors::fma(Factors::broadcast(b[(k + i) * W + r]), block[i], chain[r]);
+            chain[g][r] = Factors::fma(Factors::broadcast(b[(k + i) * W + r]), block[i], chain[g][r]);
           });
       });
-    };
-    for (i64 begin = 0; begin < depth; begin += kChain) {
-      const i64 end = min_of(depth, begin + kChain);
-      i64 k = begin;
-      if (present == W)
-        for (; k + W <= end; k += W) steps(Int<1>{}, k, W);
-      for (; k < end; k += W) steps(Int<0>{}, k, end - k);
-      if (depth > kChain)
-        unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-          total[r] = total[r] + chain[r];
-          chain[r] = V::zero();
-        });
-    }
+    });
+  };
+  for (i64 begin = 0; begin < depth; begin += kChain) {
+    const i64 end = min_of(depth, begin + kChain);
+    i64 k = begin;
+    if (present == W)
+      for (; k + W <= end; k += W) steps(Int<1>{}, k, W);
+    for (; k < end; k += W) steps(Int<0>{}, k, end - k);
+    if (depth > kChain)
+      for_each_sum([&](auto g, auto r) HEADWISE_INLINE_LAMBDA {
+        total[g][r] = total[g][r] + chain[g][r];
+        chain[g][r] = V::zero();
+      });
+  }
+  unroll<Groups>([&](auto g) HEADWISE_INLINE_LAMBDA {
     V sums[W];
     unroll<W>([&](auto r) HEADWISE_INLINE_LAMBDA {
       if constexpr (r < R)
-        sums[r] = depth > kChain ? total[r] : chain[r];
+        sums[r] = depth > kChain ? total[g][r] : chain[g][r];
       else
         sums[r] = V::zero();
     });
@@ -232,14 +244,32 @@ HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 
     if (present == W) {
       V c[W][1];
       unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA { c[i][0] = sums[i]; });
-      finish(first, c);
+      finish(g * W, c);
     } else {
       for (i64 i = 0; i < present; ++i) {
         V c[1][1] = {{sums[i]}};
-        finish(first + i, c);
+        finish(g * W + i, c);
       }
     }
-  }
+  });
+}
+
+// The same chains for a single vector of B's columns, of which R are wanted, with the rows of A as lanes: a
+// vector of rows by a vector of steps is transposed in registers. Faster than broadcasts for small R.
+// finish(first row, C) for some rows of A at a time, C[rows][1] holding their sums as lanes. A's steps are 1.
+template <int R, class E, class Finish>
+HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 depth, Finish&& finish) {
+  constexpr int W = Vec<E>::Sum::kLanes;
+  i64 first = 0;
+  const auto finish_rows = [&](i64 row, auto& c) HEADWISE_INLINE_LAMBDA { finish(first + row, c); };
+  // Each step of a few chains would be waited for, so that two vectors of rows take turns: short rows, as of
+  // long ones memory does not deliver so many at a time.
+  if constexpr (R < 4)
+    if (depth * i64(sizeof(E)) <= 256)
+      for (; first + 2 * W <= rows; first += 2 * W)
+        multiply_transposed_rows<R, 2>(a.from(first), W, b, depth, finish_rows);
+  for (; first < rows; first += W)
+    multiply_transposed_rows<R, 1>(a.from(first), min_of(i64(W), rows - first), b, depth, finish_rows);
 }
 
 }  // namespace

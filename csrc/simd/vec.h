@@ -75,7 +75,8 @@ constexpr int kLinearTileVectors = kRegisters == 32 ? 3 : 2;
 constexpr int kMaxTileRows = 14;
 template <class E>
 constexpr int max_tile_rows(int columns) {
-  return min_of(sizeof(E) == 8 ? 6 : kMaxTileRows, (kRegisters - Vec<E>::kOperandRegisters * (columns + 1)) / columns);
+  return min_of(sizeof(E) == 8 ? 6 : kMaxTileRows,
+                (kRegisters - Vec<E>::kOperandRegisters * (columns + 1)) / columns);
 }
 
 }  // namespace
