@@ -113,7 +113,10 @@ def test_bits_of_a_column_do_not_depend_on_the_others(isa, dtype, rng):
         assert_same_bits(part, whole[:, columns])
 
 
-@pytest.mark.parametrize("sizes", [(300, 200, 100), (3, 3000, 500), (5000, 8, 60)], ids=str)
+# The last: 5 blocks of rows, of which two threads take 2 whole and share the rest by panels.
+@pytest.mark.parametrize(
+    "sizes", [(300, 200, 100), (3, 3000, 500), (5000, 8, 60), (130, 100, 8000)], ids=str
+)
 def test_threads(isa, dtype, rng, sizes):
     a = draw(rng, sizes, dtype)
     linear = hw.Linear(a["weight"], a["bias"], activation="gelu")
@@ -171,6 +174,12 @@ def test_out(isa, dtype, rng, activation):
     assert_same_bits(out, expected)
     assert (wide[:, :5] == -1).all()
     assert (wide[:, 75:] == -1).all()
+
+
+def test_a_large_output_starts_on_a_cache_line(dtype, rng):
+    a = draw(rng, (300, 400, 3), dtype)
+    kept = [hw.Linear(a["weight"])(a["x"]) for _ in range(5)]
+    assert [y.ctypes.data % 64 for y in kept] == [0] * 5
 
 
 def test_residual_may_be_out(isa, dtype, rng):

@@ -175,7 +175,7 @@ def output(
 ) -> Array:
     """Return ``out`` if a kernel can write the result there, or a new array if it is None."""
     if out is None:
-        return np.empty(shape, dtype)
+        return empty(shape, dtype)
     if not isinstance(out, np.ndarray):
         raise TypeError(f"out is a {type(out).__name__}: it must be a NumPy array")
     if out.dtype != dtype:
@@ -218,8 +218,20 @@ def overlaps(a: Array, b: Array) -> bool:
         return True
 
 
-def aligned_empty(size: int, dtype: np.dtype[Any]) -> Array:
-    """Return a 1-D array that starts on a cache line."""
-    raw = np.empty(size * dtype.itemsize + 64, np.uint8)
+# From here on it takes much longer to fill an array than to align it.
+_LARGE = 1 << 18  # bytes
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return a new array. A large one starts on a cache line: kernels write whole ones."""
+    if math.prod(shape) * dtype.itemsize < _LARGE:
+        return np.empty(shape, dtype)
+    return aligned_empty(shape, dtype)
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an array that starts on a cache line."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
     skip = -raw.ctypes.data % 64
-    return raw[skip : skip + size * dtype.itemsize].view(dtype)
+    return raw[skip : skip + size].view(dtype).reshape(shape)

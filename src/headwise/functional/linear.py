@@ -146,7 +146,7 @@ class Linear:
                 ]
             )
         size = _core.packed_weight_size(self.precision, *w.shape)
-        self.packed = aligned_empty(len(weights) * size, np.dtype(np.uint8))
+        self.packed = aligned_empty((len(weights) * size,), np.dtype(np.uint8))
         for i, one in enumerate(weights):
             packed = self.packed[i * size : (i + 1) * size]
             _core.pack_weight(self.precision, rows_contiguous(one), packed)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
-from ..functional._arrays import Array, as_integers, contiguous, describe
+from ..functional._arrays import Array, as_integers, contiguous, describe, empty
 from ..functional.linear import Activation, Precision
 from .layers import (
     EncoderLayer,
@@ -395,7 +395,7 @@ class Encoder:
             indices.append(np.zeros_like(ids) if types is None else types)
         elif types is not None and types.any():
             raise ValueError("token_type_ids is not 0 everywhere: the model has no token types")
-        x = np.empty((len(ids), self.hidden_size), np.float32)
+        x = empty((len(ids), self.hidden_size), np.dtype(np.float32))
         try:
             _core.embed(tables, indices, starts, x)
         except IndexError:

@@ -422,7 +422,7 @@ def place_together(layers: Sequence[EncoderLayer]) -> None:
     whose time goes into reading all weights.
     """
     linears = [linear for layer in layers for linear in layer._linears]
-    memory = aligned_empty(sum(linear.packed.size for linear in linears), np.dtype(np.uint8))
+    memory = aligned_empty((sum(linear.packed.size for linear in linears),), np.dtype(np.uint8))
     for linear in linears:  # one after the other: no more than one weight is there twice
         place, memory = np.split(memory, [linear.packed.size])
         place[:] = linear.packed
