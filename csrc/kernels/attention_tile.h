@@ -90,7 +90,7 @@ class AttentionTile {
   void pack_queries() {
     // Short sequences come fast enough without.
     const bool far = mask_.end() - mask_.begin() > 2 * Products::block(p_.head_dim);
-    cold_ = far && m_.last_key != p_.key;
+    cold_ = far && (has_few_rows() || m_.last_key != p_.key);
     m_.last_key = p_.key;
     if (far) {
       RowsAhead(p_, p_.query, p_.query_strides, p_.head_dim, first_, first_ + rows_).ask(rows_);
@@ -240,8 +240,8 @@ class AttentionTile {
   }
 
   // On its first tile of a head a thread finds keys and values in memory, far away: each few keys scored, it
-  // asks for their values, and for as many keys of the next block. With few queries, for which it waits all
-  // the time, it asks for those keys when the values are there.
+  // asks for their values, and for as many keys of the next block. With few queries it waits all the time, in
+  // each split: it asks for those keys when the values are there.
   void prefetch(i64 value, i64 count, i64 key) {
     const i64 size = size_of(p_.dtype);
     for (i64 j = 0; j < count; ++j) {
