@@ -189,9 +189,9 @@ def test_the_next_window_is_tokenized_meanwhile(tiny, window):
 
 def test_no_thread_for_one_window(tiny, window, monkeypatch):
     monkeypatch.setattr(tokenization, "ThreadPoolExecutor", None)
-    assert tiny.encode(letters(window)).shape == (window, 12)
+    assert tiny.encode(iter(letters(window))).shape == (window, 12)
     with pytest.raises(TypeError, match="NoneType"):
-        tiny.encode(letters(window + 1))
+        tiny.encode(iter(letters(window + 1)))
 
 
 @pytest.mark.parametrize(

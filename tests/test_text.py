@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,17 @@ def test_one_text_none_and_iterables(tiny):
     none = encoder.encode([])
     assert none.shape == (0, 12)
     assert none.dtype == np.float32
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 30, 16384])
+def test_few_texts_go_a_short_way(tiny, batch_tokens):
+    encoder = TextEncoder.from_pretrained(tiny)
+    texts = ["a b c", "", "p " * 40, *"abcdefghijklmnop"]
+    vectors = np.stack([encoder.encode(text, on_truncate="ignore") for text in texts])
+    for n in range(2, len(texts) + 1):
+        with pytest.warns(UserWarning, match=f"1 of {n} texts") if n > 2 else nullcontext():
+            some = encoder.encode(texts[:n], batch_tokens=batch_tokens)
+        np.testing.assert_array_equal(some, vectors[:n])
 
 
 def test_tokenize(tiny):

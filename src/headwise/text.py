@@ -17,7 +17,14 @@ from .models import load
 from .models.hub import resolve
 from .models.sentence import read_sentence_model
 from .nn import Encoder, Tokens, Trace
-from .tokenization import ON_TRUNCATE, OnTruncate, tokenize, tokenize_one
+from .tokenization import (
+    ON_TRUNCATE,
+    OnTruncate,
+    are_few,
+    tokenize,
+    tokenize_few,
+    tokenize_one,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -193,15 +200,16 @@ class TextEncoder:
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens is {batch_tokens!r}: it must be at least 1")
         check_on_truncate(on_truncate)
-        one = [texts] if isinstance(texts, str) else texts
-        if isinstance(one, list) and len(one) == 1 and not progress:
-            # Nothing to sort, to cut into batches or to make ahead.
-            encoding = tokenize_one(self.tokenizer, "texts[0]", one[0], on_truncate)
-            if encoding.overflowing and on_truncate == "warn":
-                self._warn(1, 1)
-            ids = np.array(encoding.ids, np.int64)
-            vectors = self._vectors(ids, np.array([0, len(ids)], np.int64), normalize)
-            return vectors[0] if isinstance(texts, str) else vectors
+        few = [texts] if isinstance(texts, str) else texts
+        if are_few(few) and not progress:
+            input_ids, cu_seqlens, num_cut = tokenize_few(self.tokenizer, few, on_truncate)
+            if len(input_ids) <= batch_tokens or len(few) == 1:
+                # Nothing to sort, to cut into batches or to make ahead.
+                if num_cut and on_truncate == "warn":
+                    self._warn(num_cut, len(few))
+                ids, starts = np.array(input_ids, np.int64), np.array(cu_seqlens, np.int64)
+                vectors = self._vectors(ids, starts, normalize)
+                return vectors[0] if isinstance(texts, str) else vectors
         vectors = np.empty((0, self.dim), np.float32)
         done = num_cut = 0
         bar = _progress_bar(texts) if progress else None

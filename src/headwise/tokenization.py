@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, TypeGuard, get_args
 
 import numpy as np
 
@@ -25,6 +25,11 @@ WINDOW = 4096
 # Characters tokenized in one call: of a token the tokenizer holds its string, offsets and masks,
 # some 100 bytes, and it holds what is cut off as well. This is 25 MB, whatever the texts.
 _CHARACTERS = 1 << 20
+
+# So few texts, of so many characters in all, are tokenized sooner one by one by the calling thread
+# than the tokenizer's threads are woken.
+_FEW = 16
+_FEW_CHARACTERS = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,32 @@ def _parts(texts: list[str]) -> Iterator[Sequence[str]]:
             yield texts[start:stop]
             start, size = stop, len(text)
     yield texts[start:]
+
+
+def are_few(texts: object) -> TypeGuard[list[str]]:
+    """Return whether they are a list for `tokenize_few`, which says so if one is not a text."""
+    if not isinstance(texts, list) or not 1 <= len(texts) <= _FEW:
+        return False
+    return len(texts) == 1 or sum(len(str(text)) for text in texts) <= _FEW_CHARACTERS
+
+
+def tokenize_few(
+    tokenizer: Tokenizer, texts: list[str], on_truncate: OnTruncate
+) -> tuple[list[int], list[int], int]:
+    """Return input_ids, cu_seqlens and how many texts were cut, on the calling thread.
+
+    As lists: after the weights of a call have gone through the caches, each operation on arrays
+    costs several times its usual time.
+    """
+    input_ids: list[int] = []
+    cu_seqlens = [0]
+    num_cut = 0
+    for index, text in enumerate(texts):
+        encoding = tokenize_one(tokenizer, f"texts[{index}]", text, on_truncate)
+        input_ids += encoding.ids
+        cu_seqlens.append(len(input_ids))
+        num_cut += bool(encoding.overflowing)
+    return input_ids, cu_seqlens, num_cut
 
 
 def tokenize_one(tokenizer: Tokenizer, name: str, text: str, on_truncate: OnTruncate) -> Encoding:

@@ -392,7 +392,7 @@ class Encoder:
         indices: list[npt.NDArray[np.int64] | None] = [ids, None]
         if self._token_type is not None:
             tables.append(self._token_type)
-            indices.append(np.zeros_like(ids) if types is None else types)
+            indices.append(np.zeros(len(ids), np.int64) if types is None else types)
         elif types is not None and types.any():
             raise ValueError("token_type_ids is not 0 everywhere: the model has no token types")
         x = empty((len(ids), self.hidden_size), np.dtype(np.float32))
