@@ -268,6 +268,24 @@ def test_query_chunks_of_other_offsets(isa, any_dtype, first):
             assert_all_same(problem.rows(i, i + 7).run(), whole, np.s_[:, :, i : i + 7])
 
 
+@pytest.mark.parametrize("layout", ["heads first", "rows first"])
+@pytest.mark.parametrize("options", [{}, {"softcap": 3}], ids=["plain", "softcap"])
+def test_few_queries_of_many_keys(isa, any_dtype, rng, layout, options):
+    """Up to 8 rows go another way: here over two splits of the keys, the last of no whole block."""
+    for kv_heads, group, dim in (2, 1, 64), (1, 3, 80), (2, 2, 130):
+        k, v = rng.normal(size=(2, 1, kv_heads, 1101, dim)).astype(any_dtype)
+        if layout == "rows first":
+            k, v = (np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2) for x in (k, v))
+        q = (3 * rng.normal(size=(1, kv_heads * group, 70, dim))).astype(any_dtype)
+        given = options | {"is_causal": True, "return_lse": True}
+        out, lse = hw.attention(q, k, v, query_offset=1031, **given)
+        for first, count in (0, 1), (1, 2), (11, 8), (69, 1):
+            rows = np.s_[:, :, first : first + count]
+            few, few_lse = hw.attention(q[rows], k, v, query_offset=1031 + first, **given)
+            assert_same_bits(few, out[rows])
+            assert_same_bits(few_lse, lse[rows])
+
+
 def test_packed_or_dense(isa, problem):
     dense_only = "attn_mask", "key_lengths"
     options = {name: x for name, x in problem.options.items() if name not in dense_only}

@@ -69,6 +69,17 @@ class Bf16Products {
                    scaled(p, finish));
   }
 
+  template <class Finish>
+  HEADWISE_INLINE void score_few(const HeadProblem<float>& p, i64 begin, i64 count, i64 rows,
+                                 LinesAhead& ahead, Finish&& finish) {
+    const V scale = V::broadcast(p.scale);
+    ::score_few(block_of_keys(p, begin, count), count, query_t_, rows, pairs_of(p.head_dim), ahead,
+                [&]<int R>(i64 j, V(&s)[R]) HEADWISE_INLINE_LAMBDA {
+                  unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA { s[r] = s[r] * scale; });
+                  finish(j, s);
+                });
+  }
+
   // values[j / 2][d] = V[j][d], V[j + 1][d]; a last key without a partner is paired with 0.
   HEADWISE_NOINLINE void load_values(const HeadProblem<float>& p, i64 begin, i64 count) {
     columns_ = round_up(p.value_dim, W);
@@ -99,13 +110,25 @@ class Bf16Products {
   bf16_pair* probabilities(float*) const { return probabilities_; }
   // Of two keys, for a vector of rows.
   static HEADWISE_INLINE void store(const V (&p)[2], bf16_pair* to) { Pairs::pair(p[0], p[1]).store(to); }
+  // Of one row, from its key j on.
+  HEADWISE_INLINE void store_few(i64 r, i64 j, V p) const {
+    p.store(reinterpret_cast<bf16*>(probabilities_) + r * kMaxKeyBlock + j, V::first_lanes(W));
+  }
 
-  template <int MaxRows = kMaxTileRows, class KeysOf, class Finish, class Ahead = NothingAhead>
+  template <class KeysOf, class Finish>
   HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float*, i64 rows, i64 lanes, KeysOf&& keys_of,
-                                  Finish&& finish, const Ahead& ask_ahead = {}) {
-    multiply<false, MaxRows>(
+                                  Finish&& finish) {
+    multiply<false>(
         Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_, p.value_dim,
-        [&](i64 r) { return pairs_of(keys_of(r)); }, finish, ask_ahead);
+        [&](i64 r) { return pairs_of(keys_of(r)); }, finish);
+  }
+
+  template <class Finish, class Ahead>
+  HEADWISE_INLINE void accumulate_few(const HeadProblem<float>& p, float*, i64 rows, i64 count,
+                                      Finish&& finish, const Ahead& ask_ahead) {
+    multiply<false, kFewQueries<bf16_pair>>(
+        Factor<bf16_pair>(probabilities_, pairs_of(kMaxKeyBlock) * i64(sizeof(bf16_pair)), 1), rows, values_,
+        columns_, p.value_dim, [=](i64) { return pairs_of(count); }, finish, ask_ahead);
   }
 
   // As accumulate(), but what a row does not attend is 0 and not its value times 0.

@@ -88,6 +88,13 @@ struct HeadProblem {
   }
 };
 
+// Asks for rows of an array, as their strides count elements.
+inline void prefetch_rows(const char* data, i64 row, i64 elements, i64 size, i64 first, i64 count) {
+  for (i64 r = first; r < first + count; ++r)
+    for (i64 byte = 0; byte < elements * size; byte += 64)
+      __builtin_prefetch(data + r * row * size + byte, 0, 2);
+}
+
 // Rows that are read or written soon, and asked for while there is other work.
 class RowsAhead {
  public:

@@ -39,11 +39,6 @@ template <class E, class KeysOf, class Finish>
 HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 lanes, i64 depth,
                                 typename Element<E>::Sum* scores, KeysOf&& keys_of, Finish&& finish) {
   using V = typename Vec<E>::Sum;
-  if (rows <= kFewQueries<E>)
-    return with_constant<kFewQueries<E>>(int(rows), [&](auto r) {
-      multiply_transposed<r>(keys, keys_of(rows - 1), query_t, depth,
-                             [&](i64 j, auto& scores) HEADWISE_INLINE_LAMBDA { finish(j, 0, scores); });
-    });
   // Some keys that the first rows need, then those that only rows from a later vector on do.
   i64 done = 0;
   for (i64 lane = 0; lane < lanes; lane += V::kLanes) {
@@ -73,6 +68,14 @@ HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 
     } while (begin < depth);
     done = end;
   }
+}
+
+// The same for few rows, with keys as lanes. finish(j, scores) for each vector of keys, V[rows].
+template <class E, class Finish>
+HEADWISE_INLINE void score_few(Factor<E> keys, i64 count, const E* query_t, i64 rows, i64 depth,
+                               LinesAhead& ahead, Finish&& finish) {
+  with_constant<kFewQueries<E>>(
+      int(rows), [&](auto r) { multiply_transposed<r>(keys, count, query_t, depth, ahead, finish); });
 }
 
 // The same for a whole tile whose rows all attend the keys: a multiple of Unit, as are those of each C, and
@@ -140,9 +143,19 @@ class NativeProducts {
                    finish);
   }
 
+  template <class Finish>
+  HEADWISE_INLINE void score_few(const HeadProblem<T>& p, i64 begin, i64 count, i64 rows, LinesAhead& ahead,
+                                 Finish&& finish) {
+    const RowView<T> keys = rows_of(p, p.key, p.key_row, p.head_dim, keys_, begin, count);
+    ::score_few(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), count, query_t_, rows, p.head_dim, ahead,
+                finish);
+  }
+
   // Where probabilities go: in place of the scores.
   static T* probabilities(T* scores) { return scores; }
   static HEADWISE_INLINE void store(const V (&p)[1], T* to) { p[0].store(to); }
+  // Of one row, from its key j on.
+  HEADWISE_INLINE void store_few(i64, i64, V) const {}
 
   void load_values(const HeadProblem<T>& p, i64 begin, i64 count) {
     loaded_ = rows_of(p, p.value, p.value_row, p.value_dim, values_, begin, count);
@@ -158,11 +171,20 @@ class NativeProducts {
 
   // P V over the loaded values, P[r][j] being probabilities[j][r]. finish(r, d, C), C[rows][vectors of Dv].
   // The keys past keys_of(r) have probability 0.
-  template <int MaxRows = kMaxTileRows, class KeysOf, class Finish, class Ahead = NothingAhead>
+  template <class KeysOf, class Finish>
   HEADWISE_INLINE void accumulate(const HeadProblem<T>& p, T* probabilities, i64 rows, i64 lanes,
-                                  KeysOf&& keys_of, Finish&& finish, const Ahead& ask_ahead = {}) {
-    multiply<true, MaxRows>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row,
-                            p.value_dim, keys_of, finish, ask_ahead);
+                                  KeysOf&& keys_of, Finish&& finish) {
+    multiply<true>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row, p.value_dim,
+                   keys_of, finish);
+  }
+
+  // The same for few rows that attend all keys, P[r][j] being probabilities[r][j].
+  template <class Finish, class Ahead>
+  HEADWISE_INLINE void accumulate_few(const HeadProblem<T>& p, T* probabilities, i64 rows, i64 count,
+                                      Finish&& finish, const Ahead& ask_ahead) {
+    multiply<true, kFewQueries<T>>(
+        Factor<T>(probabilities, kMaxKeyBlock * i64(sizeof(T)), 1), rows, loaded_.data, loaded_.row,
+        p.value_dim, [=](i64) { return count; }, finish, ask_ahead);
   }
 
   // The same sums over attended keys alone, since 0 times an infinity or a NaN is not 0.

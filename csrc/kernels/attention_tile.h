@@ -5,9 +5,8 @@
 // step. Every kSplit keys the softmax starts anew, and the parts are merged in ascending order: so a part
 // may be computed by any thread, and the bits stay.
 #pragma once
+#include "attention_few_queries.h"
 #include "attention_mask.h"
-#include "attention_products.h"
-#include "attention_softmax.h"
 
 namespace {
 
@@ -63,6 +62,8 @@ class AttentionTile {
         lanes_(round_up(rows_, W)),
         width_(SoftmaxState<T>::padded(p_.value_dim)),
         mask_(problem, first_row, rows_, lanes_, memory.mask),
+        has_few_queries_(rows_ <= kFewQueries<T>),
+        few_(problem, memory.products, memory.scores + kMaxKeyBlock * W, rows_),
         keeps_max_(sizeof(T) < 8 && memory.detours == 0 && rows_ == kTileRows<T> && p_.head_dim <= kChain &&
                    !mask_.changes_scores()) {
     if (memory.detours > 0) --memory.detours;
@@ -90,7 +91,7 @@ class AttentionTile {
   void pack_queries() {
     // Short sequences come fast enough without.
     const bool far = mask_.end() - mask_.begin() > 2 * Products::block(p_.head_dim);
-    cold_ = far && (has_few_rows() || m_.last_key != p_.key);
+    cold_ = far && (has_few_queries_ || m_.last_key != p_.key);
     m_.last_key = p_.key;
     if (far) {
       RowsAhead(p_, p_.query, p_.query_strides, p_.head_dim, first_, first_ + rows_).ask(rows_);
@@ -112,11 +113,22 @@ class AttentionTile {
                    [&](i64 begin, i64 count) {
                      const Cover cover = mask_.cover(begin, count);
                      if (cover == Cover::kNone) return;
-                     if (!score_and_exponentiate(state, empty, cover, begin, count)) {
-                       score_block(cover, begin, count);
-                       exponentiate(state, begin, count);
+                     if (has_few_queries_ && cover == Cover::kAll) {
+                       few_.score(begin, count, cold_);
+                       if (mask_.changes_scores()) {
+                         few_.turn(count, m_.scores, m_.block_max);
+                         mask_.apply(cover, begin, count, m_.scores, m_.block_max);
+                         few_.turn_back(count, m_.scores);
+                       }
+                       few_.exponentiate(state, m_.rescale, begin, count);
+                       few_.accumulate(begin, count, cold_ ? mask_.end() : 0, added_to(state, empty));
+                     } else {
+                       if (!score_and_exponentiate(state, empty, cover, begin, count)) {
+                         score_block(cover, begin, count);
+                         exponentiate(state, begin, count);
+                       }
+                       accumulate(state, empty, cover, begin, count);
                      }
-                     accumulate(state, empty, cover, begin, count);
                      empty = false;
                    });
     if (empty) reset_out(state);
@@ -239,28 +251,17 @@ class AttentionTile {
     return [=, this](i64 r) { return all ? count : clamp(mask_.end_of(r) - begin, 0, count); };
   }
 
-  // On its first tile of a head a thread finds keys and values in memory, far away: each few keys scored, it
-  // asks for their values, and for as many keys of the next block. With few queries it waits all the time, in
-  // each split: it asks for those keys when the values are there.
-  void prefetch(i64 value, i64 count, i64 key) {
-    const i64 size = size_of(p_.dtype);
-    for (i64 j = 0; j < count; ++j) {
-      for (i64 d = 0; d < p_.value_dim * size; d += 64)
-        __builtin_prefetch(p_.value + (value + j) * p_.value_row * size + d, 0, 2);
-      if (!has_few_rows()) prefetch_key(key + j, 0, p_.head_dim);
-    }
+  void prefetch_keys(i64 begin, i64 count) const {
+    count = min_of(count, mask_.end() - begin);
+    prefetch_rows(p_.key, p_.key_row, p_.head_dim, size_of(p_.dtype), begin, count);
   }
-  HEADWISE_INLINE void prefetch_key(i64 key, i64 begin, i64 end) {
-    if (key >= mask_.end()) return;
-    const i64 size = size_of(p_.dtype);
-    const char* row = p_.key + key * p_.key_row * size;
-    for (i64 byte = begin * size; byte < end * size; byte += 64) __builtin_prefetch(row + byte, 0, 2);
-  }
-  bool has_few_rows() const { return rows_ <= kFewQueries<T>; }
-
-  // What is far away is asked for with each few keys scored.
+  // What is far away is asked for with each few keys scored. On its first tile of a head a thread finds keys
+  // and values in memory: their values, and as many keys of the next block.
   HEADWISE_INLINE void ask(i64 begin, i64 count, i64 j, i64 keys) {
-    if (cold_) prefetch(begin + j, keys, begin + count + j);
+    if (cold_) {
+      prefetch_rows(p_.value, p_.value_row, p_.value_dim, size_of(p_.dtype), begin + j, keys);
+      prefetch_keys(begin + count + j, keys);
+    }
     next_queries_.ask(kRowsAhead);
     next_out_.ask(kRowsAhead);
   }
@@ -268,20 +269,26 @@ class AttentionTile {
   // scores of one block of keys, of which some are attended, and block_max down its columns.
   HEADWISE_NOINLINE void score_block(Cover cover, i64 begin, i64 count) {
     for (i64 r = 0; r < lanes_; r += W) V::broadcast(-kInfinity<T>).store(m_.block_max + r);
-    m_.products.score(p_, begin, count, rows_, lanes_, m_.scores, keys_of(begin, count),
-                      [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
-                        if (lane == 0) ask(begin, count, j, R);
-                        const i64 lanes = lanes_;
-                        T *const scores = m_.scores + j * lanes + lane, *const max = m_.block_max + lane;
-                        unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
-                          V largest = V::load(max + c * W);
-                          unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-                            s[r][c].store(scores + r * lanes + c * W);
-                            largest = V::max(s[r][c], largest);  // this order skips a NaN
+    if (has_few_queries_) {
+      few_.score(begin, count, cold_);
+      few_.turn(count, m_.scores, m_.block_max);
+      if (cold_) prefetch_keys(begin + count, count);
+    } else {
+      m_.products.score(p_, begin, count, rows_, lanes_, m_.scores, keys_of(begin, count),
+                        [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
+                          if (lane == 0) ask(begin, count, j, R);
+                          const i64 lanes = lanes_;
+                          T *const scores = m_.scores + j * lanes + lane, *const max = m_.block_max + lane;
+                          unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
+                            V largest = V::load(max + c * W);
+                            unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+                              s[r][c].store(scores + r * lanes + c * W);
+                              largest = V::max(s[r][c], largest);  // this order skips a NaN
+                            });
+                            largest.store(max + c * W);
                           });
-                          largest.store(max + c * W);
                         });
-                      });
+    }
     if (cover == Cover::kSome || mask_.changes_scores())
       mask_.apply(cover, begin, count, m_.scores, m_.block_max);
   }
@@ -414,7 +421,14 @@ class AttentionTile {
   HEADWISE_NOINLINE void accumulate(const SoftmaxState<T>& state, bool empty, Cover cover, i64 begin,
                                     i64 count) {
     m_.products.load_values(p_, begin, count);
-    const auto add = [&]<int R, int C>(i64 row, i64 d, V(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
+    if (cover == Cover::kSome && !m_.products.values_finite(p_, count))
+      m_.products.accumulate_attended(p_, mask_, m_.scores, count, rows_, lanes_, added_to(state, empty));
+    else
+      m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count), added_to(state, empty));
+  }
+
+  auto added_to(const SoftmaxState<T>& state, bool empty) const {
+    return [&state, empty, this]<int R, int C>(i64 row, i64 d, V(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
       const i64 width = width_;
       T *const out = state.out + row * width + d, *const rescale = m_.rescale + row;
       const bool first = empty;
@@ -426,18 +440,6 @@ class AttentionTile {
         });
       });
     };
-    if (cover == Cover::kSome && !m_.products.values_finite(p_, count))
-      m_.products.accumulate_attended(p_, mask_, m_.scores, count, rows_, lanes_, add);
-    else if (cold_ && has_few_rows())
-      m_.products.template accumulate<kFewQueries<T>>(
-          p_, m_.scores, rows_, lanes_, keys_of(begin, count), add,
-          [&](i64 step, i64 column, i64 columns) HEADWISE_INLINE_LAMBDA {
-            unroll<Products::kKeysPerStep>([&](auto k) HEADWISE_INLINE_LAMBDA {
-              prefetch_key(begin + count + step * Products::kKeysPerStep + k, column, column + columns);
-            });
-          });
-    else
-      m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count), add);
   }
 
   // f(row, begin, count, p) from scores[j][row].
@@ -458,6 +460,8 @@ class AttentionTile {
   TileMemory<Products>& m_;
   i64 first_, rows_, lanes_, width_;
   typename TileMemory<Products>::Mask mask_;
+  bool has_few_queries_;
+  FewQueries<Products> few_;
   bool keeps_max_;  // score_and_exponentiate() can be tried: no score was too large so far
   bool cold_ = false;
   RowsAhead next_queries_, next_out_;

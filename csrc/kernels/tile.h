@@ -54,6 +54,24 @@ struct NothingAhead {
   HEADWISE_INLINE void operator()(Step...) const {}
 };
 
+// A piece of memory, line by line: with each step the next one.
+class LinesAhead {
+ public:
+  LinesAhead() = default;
+  LinesAhead(const char* begin, const char* end) : next_(begin), end_(end) {}
+  HEADWISE_INLINE void operator()() {
+    if (next_ >= end_) return;
+    __builtin_prefetch(next_, 0, 2);
+    next_ += 64;
+  }
+  void ask_for_rest() {
+    while (next_ < end_) (*this)();
+  }
+
+ private:
+  const char *next_ = nullptr, *end_ = nullptr;
+};
+
 // C += A B for Rows rows of A, Columns vectors of B and the steps begin .. end - 1, ascending: each element
 // of C is a chain of fused multiply-adds, whatever the tile's height. Row k of B is at b[k * b_step]; with
 // Tail, its last vector is read under `tail`. With each row of B comes ask_ahead(k).
@@ -183,7 +201,7 @@ HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64
 // For multiply_transposed(): Groups vectors of rows, of which `present` rows each are there.
 template <int R, int Groups, class E, class Finish>
 HEADWISE_INLINE void multiply_transposed_rows(Factor<E> a, i64 present, const E* b, i64 depth,
-                                              Finish&& finish) {
+                                              LinesAhead& ahead, Finish&& finish) {
   using Factors = Vec<E>;
   using V = typename Factors::Sum;
   constexpr int W = V::kLanes;
@@ -194,6 +212,7 @@ HEADWISE_INLINE void multiply_transposed_rows(Factor<E> a, i64 present, const E*
   };
   V total[Groups][R], chain[Groups][R];
   for_each_sum([&](auto g, auto r) HEADWISE_INLINE_LAMBDA { total[g][r] = chain[g][r] = V::zero(); });
+  LinesAhead ask_ahead = ahead;  // in registers
   // Steps k .. k + W - 1, of which `left` are there.
   const auto steps = [&](auto whole, i64 k, i64 left) HEADWISE_INLINE_LAMBDA {
     const auto inside = V::first_lanes(left);
@@ -205,6 +224,7 @@ HEADWISE_INLINE void multiply_transposed_rows(Factor<E> a, i64 present, const E*
           block[i] = Factors::load(row.row(0));
           // W rows at once is no order that the CPU foresees: without this a third of the bandwidth is lost.
           __builtin_prefetch(row.row(Groups * W), 0, 2);
+          ask_ahead();
         } else {
           block[i] = i < present ? Factors::load(row.row(0), inside) : Factors::zero();
         }
@@ -232,44 +252,32 @@ HEADWISE_INLINE void multiply_transposed_rows(Factor<E> a, i64 present, const E*
         chain[g][r] = V::zero();
       });
   }
+  ahead = ask_ahead;
   unroll<Groups>([&](auto g) HEADWISE_INLINE_LAMBDA {
-    V sums[W];
-    unroll<W>([&](auto r) HEADWISE_INLINE_LAMBDA {
-      if constexpr (r < R)
-        sums[r] = depth > kChain ? total[g][r] : chain[g][r];
-      else
-        sums[r] = V::zero();
-    });
-    V::transpose(sums);
-    if (present == W) {
-      V c[W][1];
-      unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA { c[i][0] = sums[i]; });
-      finish(g * W, c);
-    } else {
-      for (i64 i = 0; i < present; ++i) {
-        V c[1][1] = {{sums[i]}};
-        finish(g * W + i, c);
-      }
-    }
+    V sums[R];
+    unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA { sums[r] = depth > kChain ? total[g][r] : chain[g][r]; });
+    finish(g * W, sums);
   });
 }
 
 // The same chains for a single vector of B's columns, of which R are wanted, with the rows of A as lanes: a
 // vector of rows by a vector of steps is transposed in registers. Faster than broadcasts for small R.
-// finish(first row, C) for some rows of A at a time, C[rows][1] holding their sums as lanes. A's steps are 1.
+// finish(first row, sums) for each vector of rows, sums[R] having 0 in the lanes past the last. A's steps
+// are 1. With each row's vector of steps comes ahead().
 template <int R, class E, class Finish>
-HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 depth, Finish&& finish) {
+HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 depth, LinesAhead& ahead,
+                                         Finish&& finish) {
   constexpr int W = Vec<E>::Sum::kLanes;
   i64 first = 0;
-  const auto finish_rows = [&](i64 row, auto& c) HEADWISE_INLINE_LAMBDA { finish(first + row, c); };
+  const auto finish_rows = [&](i64 row, auto& sums) HEADWISE_INLINE_LAMBDA { finish(first + row, sums); };
   // Each step of a few chains would be waited for, so that two vectors of rows take turns: short rows, as of
   // long ones memory does not deliver so many at a time.
   if constexpr (R < 4)
     if (depth * i64(sizeof(E)) <= 256)
       for (; first + 2 * W <= rows; first += 2 * W)
-        multiply_transposed_rows<R, 2>(a.from(first), W, b, depth, finish_rows);
+        multiply_transposed_rows<R, 2>(a.from(first), W, b, depth, ahead, finish_rows);
   for (; first < rows; first += W)
-    multiply_transposed_rows<R, 1>(a.from(first), min_of(i64(W), rows - first), b, depth, finish_rows);
+    multiply_transposed_rows<R, 1>(a.from(first), min_of(i64(W), rows - first), b, depth, ahead, finish_rows);
 }
 
 }  // namespace

@@ -1,0 +1,144 @@
+// A block of keys of a tile of few rows, with keys as lanes: there are not enough rows to fill a vector. Each
+// row's operations and their order are those of a tile of many, and so are its bits.
+//
+// Few rows wait for keys and values, so memory must never rest: values are asked for with each line of keys
+// scored, in the order in which they lie, and the next keys with each value multiplied.
+#pragma once
+#include "attention_softmax.h"
+
+namespace {
+
+template <class Products>
+class FewQueries {
+  using T = typename Products::Real;
+  using V = Vec<T>;
+  static constexpr int W = V::kLanes;
+  using Keys = Vecs<T, 4>;  // vectors that take the steps of a power of 2 together
+  static constexpr i64 kStep = 4 * W;
+  static_assert(kMaxKeyBlock % kStep == 0);
+
+ public:
+  // scores: [rows][kMaxKeyBlock].
+  FewQueries(const HeadProblem<T>& problem, Products& products, T* scores, i64 rows)
+      : p_(problem), products_(products), scores_(scores), rows_(rows) {}
+
+  // The scores of all rows; -inf past the last key. `cold` keys have values that are far away.
+  HEADWISE_NOINLINE void score(i64 begin, i64 count, bool cold) {
+    T* const scores = scores_;
+    const V minus_infinity = V::broadcast(-kInfinity<T>);
+    const i64 row_bytes = p_.value_row * size_of(p_.dtype);
+    const bool in_one_piece = p_.value_row == p_.value_dim;
+    LinesAhead values;
+    if (cold && in_one_piece) values = {p_.value + begin * row_bytes, p_.value + (begin + count) * row_bytes};
+    products_.score_few(p_, begin, count, rows_, values, [&]<int R>(i64 j, V(&s)[R]) HEADWISE_INLINE_LAMBDA {
+      const auto present = V::first_lanes(count - j);
+      unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+        V::select(present, s[r], minus_infinity).store(scores + r * kMaxKeyBlock + j);
+      });
+      if (cold && !in_one_piece) {
+        const i64 keys = min_of(i64(W), count - j);
+        prefetch_rows(p_.value, p_.value_row, p_.value_dim, size_of(p_.dtype), begin + j, keys);
+      }
+    });
+    values.ask_for_rest();
+    for (i64 r = 0; r < rows_; ++r)
+      for (i64 j = round_up(count, W); j < round_up(count, kStep); j += W)
+        minus_infinity.store(scores + r * kMaxKeyBlock + j);
+  }
+
+  // scores -> 2^(score - max), with max and sum brought up to date, and what the output so far is to be
+  // multiplied by.
+  HEADWISE_NOINLINE void exponentiate(const SoftmaxState<T>& state, T* rescale, i64 begin, i64 count) {
+    const i64 first = clamp(kFirstKeys - begin % Products::block(p_.head_dim), 0, count);
+    T largest[W], first_largest[W], max[W], sums[W];
+    V::broadcast(-kInfinity<T>).store(largest);
+    V::broadcast(-kInfinity<T>).store(first_largest);
+    V::zero().store(sums);
+    for (i64 r = 0; r < rows_; ++r) {
+      largest[r] = largest_of(scores_ + r * kMaxKeyBlock, count);
+      first_largest[r] = largest_of(scores_ + r * kMaxKeyBlock, first);
+    }
+    const V old_max = V::load(state.max);
+    const V new_max = raised(old_max, V::load(first_largest), V::load(largest));
+    new_max.store(state.max);
+    finite(new_max).store(max);
+    power_of_2(old_max - finite(new_max)).store(rescale);
+    with_constant<kFewQueries<T>>(int(rows_), [&](auto rows) {
+      for (i64 j = 0; j < count; j += kStep) {
+        T* const scores = scores_ + j;
+        unroll<rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
+          T* const s = scores + r * kMaxKeyBlock;
+          const V row_max = V::broadcast(max[r]);
+          const Keys p = Products::exp2(
+              Keys::of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::load(s + i * W) - row_max; }));
+          unroll<4>([&](auto i) HEADWISE_INLINE_LAMBDA {
+            p.each[i].store(s + i * W);
+            products_.store_few(r, j + i * W, p.each[i]);
+          });
+        });
+        for (i64 k = 0; k < min_of(count - j, kStep); ++k)  // one after the other, as in lanes of rows
+          unroll<rows>([&](auto r) HEADWISE_INLINE_LAMBDA { sums[r] += scores[r * kMaxKeyBlock + k]; });
+      }
+    });
+    V::fma(V::load(state.sum), V::load(rescale), V::load(sums)).store(state.sum);
+  }
+
+  // P V. The keys from the block's end to `next_end` are asked for.
+  template <class Add>
+  HEADWISE_NOINLINE void accumulate(i64 begin, i64 count, i64 next_end, Add&& add) {
+    products_.load_values(p_, begin, count);
+    const i64 size = size_of(p_.dtype), row_bytes = p_.key_row * size, next_count = next_end - begin - count;
+    const char* const next = p_.key + (begin + count) * row_bytes;
+    products_.accumulate_few(p_, scores_, rows_, count, add,
+                             [=](i64 step, i64 column, i64 columns) HEADWISE_INLINE_LAMBDA {
+                               unroll<Products::kKeysPerStep>([&](auto k) HEADWISE_INLINE_LAMBDA {
+                                 const i64 key = step * Products::kKeysPerStep + k;
+                                 if (key >= next_count) return;
+                                 for (i64 byte = column * size; byte < (column + columns) * size; byte += 64)
+                                   __builtin_prefetch(next + key * row_bytes + byte, 0, 2);
+                               });
+                             });
+  }
+
+  // turned[j][r] = scores[r][j], as the scores of many rows lie, for what goes by those; and each row's
+  // largest.
+  void turn(i64 count, T* turned, T* block_max) const {
+    V largest = V::broadcast(-kInfinity<T>);
+    for (i64 j = 0; j < count; j += W) {
+      V block[W];
+      for (i64 r = 0; r < W; ++r) block[r] = r < rows_ ? V::load(scores_ + r * kMaxKeyBlock + j) : V::zero();
+      V::transpose(block);
+      for (i64 i = 0; i < min_of(i64(W), count - j); ++i) {
+        block[i].store(turned + (j + i) * W);
+        largest = V::max(block[i], largest);  // this order skips a NaN
+      }
+    }
+    largest.store(block_max);
+  }
+  void turn_back(i64 count, const T* turned) {
+    for (i64 j = 0; j < count; j += W) {
+      V block[W];
+      for (i64 i = 0; i < W; ++i)
+        block[i] = j + i < count ? V::load(turned + (j + i) * W) : V::broadcast(-kInfinity<T>);
+      V::transpose(block);
+      for (i64 r = 0; r < rows_; ++r) block[r].store(scores_ + r * kMaxKeyBlock + j);
+    }
+  }
+
+ private:
+  static T largest_of(const T* scores, i64 count) {
+    V largest = V::broadcast(-kInfinity<T>);
+    for (i64 j = 0; j < count; j += W) {
+      const V s = V::select(V::first_lanes(count - j), V::load(scores + j), V::broadcast(-kInfinity<T>));
+      largest = V::max(s, largest);  // this order skips a NaN
+    }
+    return largest.largest();
+  }
+
+  const HeadProblem<T>& p_;
+  Products& products_;
+  T* scores_;
+  i64 rows_;
+};
+
+}  // namespace
