@@ -24,6 +24,7 @@ cnp.import_array()
 
 
 cdef extern from "numpy/arrayobject.h":
+    int NPY_USERDEF  # the first number of a type that is not NumPy's own
     object PyArray_NewFromDescr(
         PyTypeObject*, cnp.dtype, int, cnp.npy_intp*, cnp.npy_intp*, void*, int, void*
     )
@@ -188,6 +189,17 @@ cdef inline bint is_plain(x) noexcept:
     return cnp.PyArray_STRIDE(x, 3) == (<cnp.ndarray> x).itemsize
 
 
+# NumPy's number of the bfloat16 that a package has added to its types, once one has been met.
+cdef int bfloat16_number = -1
+
+
+cdef bint is_attention_number(int number, dtype):
+    global bfloat16_number
+    if number >= NPY_USERDEF and number != bfloat16_number and dtype.name == "bfloat16":
+        bfloat16_number = number
+    return number in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16, bfloat16_number)
+
+
 def plain_attention(query, key, value, bint is_causal):
     """Return attention without further options, or None if attention() must look closer.
 
@@ -200,12 +212,14 @@ def plain_attention(query, key, value, bint is_causal):
     cdef cnp.npy_intp* sq = cnp.PyArray_DIMS(q)
     cdef cnp.npy_intp* sk = cnp.PyArray_DIMS(k)
     cdef cnp.npy_intp* sv = cnp.PyArray_DIMS(v)
-    if number != cnp.NPY_FLOAT32 and number != cnp.NPY_FLOAT64:
-        return None
     if cnp.PyArray_TYPE(k) != number or cnp.PyArray_TYPE(v) != number:
+        return None
+    if not is_attention_number(number, query.dtype):
         return None
     if sq[0] != sk[0] or sq[0] != sv[0] or sk[1] != sv[1] or sk[2] != sv[2] or sq[3] != sk[3]:
         return None
+    if sq[2] == 1:  # the last query, which attends all keys
+        is_causal = False
     if is_causal and sq[2] != sk[2]:  # the last queries: an offset for each batch entry
         return None
     if sk[1] == 0 or sq[1] % sk[1] != 0 or not (1 <= sq[3] <= 512 and 1 <= sv[3] <= 512):

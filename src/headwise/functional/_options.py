@@ -109,12 +109,14 @@ def kernel_options(
 def per_batch(name: str, given: npt.ArrayLike, batch: tuple[int, ...]) -> Lengths:
     """Return one integer for each batch entry, from one for all or from an array."""
     x = as_integers(name, given)
-    if x.ndim and x.shape != batch:
+    if x.shape == batch:
+        return np.ascontiguousarray(x).reshape(-1)
+    if x.ndim:
         raise ValueError(
             f"{name} has shape {describe(x.shape)}: it must be an integer or have the batch shape "
             f"{describe(batch)}"
         )
-    return np.ascontiguousarray(np.broadcast_to(x, batch)).reshape(-1)
+    return np.full(math.prod(batch), x)
 
 
 def _key_lengths(given: npt.ArrayLike, batch: tuple[int, ...], keys: int) -> Lengths:

@@ -145,7 +145,8 @@ def attention(
         and window is NO_WINDOW
         and not return_lse
     ):
-        plain = _core.plain_attention(query, key, value, is_causal)
+        k, v = key._held() if isinstance(key, KVCache) and value is None else (key, value)
+        plain = _core.plain_attention(query, k, v, is_causal)
         if plain is not None:
             return plain
     if isinstance(key, KVCache):

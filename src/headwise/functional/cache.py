@@ -127,9 +127,14 @@ class KVCache:
                 f"the cache has capacity {self.capacity} and holds {self._lengths.max()} tokens: "
                 f"it cannot take {new.max()} more"
             )
-        for b, (begin, count) in enumerate(zip(self._lengths, new, strict=True)):
-            self.key[b, :, begin : begin + count] = k[b, :, :count]
-            self.value[b, :, begin : begin + count] = v[b, :, :count]
+        begin, count = _shared(self._lengths), _shared(new)
+        if begin is not None and count is not None:
+            self.key[:, :, begin : begin + count] = k[:, :, :count]
+            self.value[:, :, begin : begin + count] = v[:, :, :count]
+        else:
+            for b, (first, added) in enumerate(zip(self._lengths, new, strict=True)):
+                self.key[b, :, first : first + added] = k[b, :, :added]
+                self.value[b, :, first : first + added] = v[b, :, :added]
         self._lengths = total
 
     def truncate(self, length: npt.ArrayLike) -> None:
@@ -154,6 +159,13 @@ class KVCache:
             )
         self._lengths = kept
 
+    def _held(self) -> tuple[Array | None, Array | None]:
+        """Return views of what is held, or None where batch entries hold different numbers."""
+        length = _shared(self._lengths)
+        if length is None:
+            return None, None
+        return self.key[:, :, :length], self.value[:, :, :length]
+
     def _per_entry(self, name: str, given: Any, most: int | None) -> Lengths:
         counts = per_batch(name, given, self._lengths.shape)
         if counts.size and (counts.min() < 0 or (most is not None and counts.max() > most)):
@@ -162,3 +174,9 @@ class KVCache:
                 + ("" if most is None else f" and at most the {most} tokens given")
             )
         return counts.copy()
+
+
+def _shared(counts: Lengths) -> int | None:
+    """Return the one number that all batch entries have, if there is one."""
+    distinct = set(counts.tolist())
+    return distinct.pop() if len(distinct) == 1 else None

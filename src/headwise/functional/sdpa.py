@@ -74,4 +74,8 @@ def scaled_dot_product_attention(
         shapes: dict[str, Any] = {"query": q, "key": k, "value": v}
         text = ", ".join(f"{name} {describe(x.shape)}" for name, x in shapes.items())
         raise ValueError(f"the numbers of heads differ ({text}): enable_gqa must be True for that")
-    return attention(q, k, v, attn_mask=attn_mask, is_causal=is_causal, query_offset=0, scale=scale)
+    # Where the lengths are equal, query 0 is at key 0 anyway.
+    offset = 0 if is_causal and q.shape[-2:-1] != k.shape[-2:-1] else None
+    return attention(
+        q, k, v, attn_mask=attn_mask, is_causal=is_causal, query_offset=offset, scale=scale
+    )
