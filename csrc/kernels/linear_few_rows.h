@@ -25,7 +25,8 @@ class FewRows {
   static HEADWISE_NOINLINE void multiply(Factor<E> x, i64 rows, i64 steps, const E* panel, Number* sums) {
     constexpr int kMaxHeight = max_tile_rows<E>(kLinearTileVectors);
     const i64 tiles = ceil_div(rows, i64(kMaxHeight));
-    const i64 share = ceil_div(i64(kLinesPerStep), tiles);
+    // For one row the weight is read as fast as it comes, and in order: the CPU foresees that by itself.
+    const i64 share = rows == 1 ? 0 : ceil_div(i64(kLinesPerStep), tiles);
     for (i64 begin = 0; begin < steps; begin += kChain) {
       const i64 end = min_of(steps, begin + kChain);
       i64 row = 0;
