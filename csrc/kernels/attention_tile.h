@@ -114,11 +114,11 @@ class AttentionTile {
                      const Cover cover = mask_.cover(begin, count);
                      if (cover == Cover::kNone) return;
                      if (has_few_queries_ && cover == Cover::kAll) {
-                       few_.score(begin, count, cold_);
                        if (mask_.changes_scores()) {
-                         few_.turn(count, m_.scores, m_.block_max);
-                         mask_.apply(cover, begin, count, m_.scores, m_.block_max);
+                         score_block(cover, begin, count);
                          few_.turn_back(count, m_.scores);
+                       } else {
+                         few_.score(begin, count, cold_);
                        }
                        few_.exponentiate(state, m_.rescale, begin, count);
                        few_.accumulate(begin, count, cold_ ? mask_.end() : 0, added_to(state, empty));
@@ -255,6 +255,7 @@ class AttentionTile {
     count = min_of(count, mask_.end() - begin);
     prefetch_rows(p_.key, p_.key_row, p_.head_dim, size_of(p_.dtype), begin, count);
   }
+
   // What is far away is asked for with each few keys scored. On its first tile of a head a thread finds keys
   // and values in memory: their values, and as many keys of the next block.
   HEADWISE_INLINE void ask(i64 begin, i64 count, i64 j, i64 keys) {
@@ -272,7 +273,7 @@ class AttentionTile {
     if (has_few_queries_) {
       few_.score(begin, count, cold_);
       few_.turn(count, m_.scores, m_.block_max);
-      if (cold_) prefetch_keys(begin + count, count);
+      if (cold_ && cover == Cover::kSome) prefetch_keys(begin + count, count);
     } else {
       m_.products.score(p_, begin, count, rows_, lanes_, m_.scores, keys_of(begin, count),
                         [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
