@@ -77,36 +77,47 @@ def horner(c, x):
     return value
 
 
+def report_pieces(name, f, degree, pieces, centred):
+    """A polynomial for each k < 16 that serves within 1/4 of k / 2.
+
+    They are polynomials of the distance to k / 2 if ``centred``. f is 0 at 0, and as good as 0 from the
+    last of ``pieces`` on.
+    """
+    quarter = mp.mpf(1) / 4
+    table, error = np.zeros((degree + 1, 16), np.float32), 0
+    for k in range(pieces):
+        middle = mp.mpf(k) / 2
+        origin = middle if centred else 0
+        low = middle - quarter - origin if k else mp.mpf("1e-30")
+        high = middle + quarter - origin
+        if k:
+            c, _ = chebyshev(lambda x, origin=origin: f(origin + x), low, high, degree)
+        else:
+            c, _ = chebyshev(lambda x: f(x) / x, low, high, degree - 1)
+            c = [0, *c]
+        table[:, k] = [float(a) for a in c]
+        for x in mp.linspace(low, high, 401):
+            error = max(error, abs(horner(table[:, k], x) - f(origin + x)))
+    error = max(error, f((pieces - mp.mpf(1) / 2) / 2))
+    print(f"{name}: largest error {float(error):.3g} with rounded coefficients")
+    for row in table:
+        print("    {" + ", ".join(f"{c!s}f" for c in row) + "},")
+
+
 if __name__ == "__main__":
     half = mp.mpf("0.5")
     exp2 = lambda x: mp.mpf(2) ** x  # noqa: E731
     for name, degree, dtype in (
         ("float32", 6, np.float32),
         ("float64", 11, np.float64),
-        ("for bfloat16", 4, np.float32),
+        ("for bfloat16", 3, np.float32),
     ):
         c = rounded_in_turn(exp2, 0, 1, degree, dtype, fixed=(1.0,))
         report(f"exp2 {name}", c, dtype, exp2, horner, 0.0, 1.0)
 
-    # x Phi(x) = max(x, 0) + s Phi(s), s = -|x|: the error of log2 Phi(s) counts as s Phi(s) ln 2.
-    # From degree 8 on the polynomial falls past the interval too, as log2 Phi does.
-    c = minimax(
-        lambda s: mp.log(mp.ncdf(s), 2),
-        lambda s: s * mp.ncdf(s) * mp.log(2),
-        -5.5,
-        0.0,
-        8,
-        fixed=(-1.0,),
-    )
-    report(
-        "GELU float32",
-        c,
-        np.float32,
-        lambda s: s * mp.ncdf(s),
-        lambda c, s: s * mp.mpf(2) ** horner(c, s),
-        -12,
-        0,
-    )
+    # x Phi(x) = max(x, 0) - u Phi(-u), u = |x|.
+    report_pieces("GELU float32", lambda u: u * mp.ncdf(-u), 6, 15, centred=True)
+    report_pieces("GELU for bfloat16", lambda u: u * mp.ncdf(-u), 3, 9, centred=False)
 
     # tanh(x) = x + x^3 t(x^2) for |x| <= 5/8: relative to tanh, the error of t counts as x^2.
     def t(y):
@@ -124,22 +135,3 @@ if __name__ == "__main__":
             0,
             0.625,
         )
-
-    # Phi(x) = 1/2 + x p(x^2) for |x| <= 4.4: the error of p counts as x^2 in x Phi(x). Scaled so
-    # that at the end it passes 1/2, by more than rounding takes away.
-    def p(y):
-        x = mp.sqrt(y)
-        return mp.erf(x / mp.sqrt(2)) / (2 * x) if x > 0 else 1 / mp.sqrt(2 * mp.pi)
-
-    end = mp.mpf("4.4")
-    c = minimax(p, lambda y: y, 0.0, float(end**2), 8)
-    scale = (half + mp.mpf("4e-6")) / (end * horner(c, end**2))
-    report(
-        "Phi for bfloat16",
-        [scale * a for a in c],
-        np.float32,
-        lambda x: x * (1 + mp.erf(x / mp.sqrt(2))) / 2,
-        lambda c, x: x * (half + x * horner(c, x * x)),
-        -4.4,
-        4.4,
-    )

@@ -431,14 +431,17 @@ class AttentionTile {
   auto added_to(const SoftmaxState<T>& state, bool empty) const {
     return [&state, empty, this]<int R, int C>(i64 row, i64 d, V(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
       const i64 width = width_;
-      T *const out = state.out + row * width + d, *const rescale = m_.rescale + row;
+      T* out = state.out + row * width + d;
+      const T* rescale = m_.rescale + row;
       const bool first = empty;
       unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
         const V weight = V::broadcast(rescale[r]);
         unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
-          T* o = out + r * width + c * W;
+          T* o = out + c * W;
           (first ? sum[r][c] : V::fma(V::load(o), weight, sum[r][c])).store(o);
         });
+        out += width;
+        forget_origin(out);
       });
     };
   }

@@ -1,6 +1,6 @@
 // What happens to a tile of sums on its way out: scales, bias, activation, residual, and where it is written.
 #pragma once
-#include "../simd/math.h"
+#include "../simd/gelu.h"
 #include "linear_input.h"
 
 namespace {
@@ -17,7 +17,6 @@ struct Relu {
     return V::max(V::zero(), x);  // this order keeps a NaN
   }
 };
-// x Phi(x) with the normal distribution function Phi (Hendrycks and Gimpel, 2016).
 struct Gelu {
   template <class V>
   static HEADWISE_INLINE V apply(V x) {
@@ -28,7 +27,7 @@ struct Gelu {
 struct CoarseGelu {
   template <class V>
   static HEADWISE_INLINE V apply(V x) {
-    return x * coarse_normal_cdf(x);
+    return coarse_gelu(x);
   }
 };
 // x / (1 + e^-x) (Elfwing, Uchibe and Doya, 2017).

@@ -24,6 +24,13 @@ struct Element<int8_quad> {
   static constexpr int kNumbers = 4;
 };
 
+// Of a pointer that goes from row to row: else the compiler works out the addresses of many rows ahead, and
+// keeps them in memory.
+template <class P>
+HEADWISE_INLINE void forget_origin(P*& p) {
+  __asm__("" : "+r"(p));
+}
+
 // The left factor: element (row r, step k) is E number k * step of row r. An element is a number, or a pair
 // of them that one instruction multiplies and adds up; Vec<E>::Sum is what sums are kept in.
 template <class E>
@@ -35,8 +42,7 @@ class Factor {
   const E* row(i64 r) const { return reinterpret_cast<const E*>(data_ + r * row_bytes_); }
   E at(i64 r, i64 k) const { return row(r)[k * step_]; }
   Factor from(i64 r) const { return {row(r), row_bytes_, step_}; }
-  // Else the compiler works out the addresses of many rows ahead, and keeps them in memory.
-  void forget_origin() { __asm__("" : "+r"(data_)); }
+  void forget_origin() { ::forget_origin(data_); }
   Factor after(i64 k) const { return {row(0) + k * step_, row_bytes_, step_}; }
 
  private:

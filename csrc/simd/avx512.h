@@ -68,6 +68,11 @@ struct Vec<float> {
   friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
   friend Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  // Not even the compiler may keep c in a register: where many are taken, another would be spilled for it.
+  static HEADWISE_INLINE Vec fma(Vec a, Vec b, const float& c) {
+    __asm__("vfmadd213ps %2%{1to16%}, %1, %0" : "+v"(a.v) : "v"(b.v), "m"(c));
+    return a;
+  }
   static Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
   static Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
   static Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m, b.v, a.v)}; }
@@ -80,6 +85,10 @@ struct Vec<float> {
   static Vec bounded_power(Vec x) { return x; }
   static Vec fraction(Vec x) { return {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}; }
   static Vec scale_by_power_of_2(Vec a, Vec x) { return {_mm512_scalef_ps(a.v, x.v)}; }
+
+  static Vec look_up(const float (&numbers)[16], Vec x) {
+    return {_mm512_permutexvar_ps(_mm512_castps_si512(x.v), _mm512_load_ps(numbers))};
+  }
 
   float sum() const { return _mm512_reduce_add_ps(v); }
   float largest() const { return _mm512_reduce_max_ps(v); }
@@ -138,6 +147,7 @@ struct Vec<double> {
   friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_pd(a.v, b.v)}; }
   friend Vec operator/(Vec a, Vec b) { return {_mm512_div_pd(a.v, b.v)}; }
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+  static Vec fma(Vec a, Vec b, const double& c) { return fma(a, b, broadcast(c)); }
   static Vec max(Vec a, Vec b) { return {_mm512_max_pd(a.v, b.v)}; }
   static Vec min(Vec a, Vec b) { return {_mm512_min_pd(a.v, b.v)}; }
   static Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_pd(m, b.v, a.v)}; }

@@ -55,6 +55,7 @@ struct Vec {
   friend Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
   // a b + c, rounded once where the CPU has the instruction.
   static Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+  static Vec fma(Vec a, Vec b, const T& c) { return fma(a, b, broadcast(c)); }
   // b if either is NaN.
   static Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
   static Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
@@ -73,6 +74,13 @@ struct Vec {
   // a 2^floor(x) for 1 <= a <= 2 and a bounded power x. Exactly 0 for a = 1 and x = kZeroPower; other results
   // below the least normal number may lose bits; a NaN stays one.
   static Vec scale_by_power_of_2(Vec a, Vec x) { return {T(ldexp(a.v, x.v == x.v ? int(floor(x.v)) : 0))}; }
+
+  // The number whose place is in the low 4 bits of x.
+  static Vec look_up(const T (&numbers)[16], Vec x) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x.v, sizeof bits);
+    return {numbers[bits & 15]};
+  }
 
   T sum() const { return v; }
   T largest() const { return v; }

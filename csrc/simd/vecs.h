@@ -44,6 +44,12 @@ struct Vecs {
   static HEADWISE_INLINE Vecs fma(const Vecs& a, const Vecs& b, const Vecs& c) {
     return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::fma(a.each[i], b.each[i], c.each[i]); });
   }
+  static HEADWISE_INLINE Vecs fma(const Vecs& a, const Vecs& b, const T& c) {
+    return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::fma(a.each[i], b.each[i], c); });
+  }
+  static HEADWISE_INLINE Vecs look_up(const T (&numbers)[16], const Vecs& x) {
+    return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::look_up(numbers, x.each[i]); });
+  }
   static HEADWISE_INLINE Vecs max(const Vecs& a, const Vecs& b) {
     return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::max(a.each[i], b.each[i]); });
   }
