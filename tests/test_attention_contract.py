@@ -286,6 +286,22 @@ def test_few_queries_of_many_keys(isa, any_dtype, rng, layout, options):
             assert_same_bits(few_lse, lse[rows])
 
 
+@pytest.mark.parametrize("keys", [333, 4401])
+def test_tiles_that_share_values(isa, any_dtype, rng, keys):
+    """Later tiles of a head may use what earlier ones made of its values; a short call has one tile.
+
+    Blocks of values of which a first tile needs an odd number, and more blocks than are kept.
+    """
+    q, k, v = (rng.normal(size=(2, n, 24)).astype(any_dtype) for n in (260, keys, keys))
+    for options in {"query_offset": 71}, {"query_offset": keys - 260}, {"query_offset": keys - 250}:
+        for window in (None, 0), (100, 1):
+            whole = Problem(q, k, v, options | {"window": window}).run()
+            for first in 0, 63, 196:
+                rows = np.s_[:, first : first + 64]
+                part = {"query_offset": options["query_offset"] + first, "window": window}
+                assert_all_same(Problem(q[rows], k, v, part).run(), whole, rows)
+
+
 def test_packed_or_dense(isa, problem):
     dense_only = "attn_mask", "key_lengths"
     options = {name: x for name, x in problem.options.items() if name not in dense_only}

@@ -81,6 +81,21 @@ def test_gelu_known_numbers(isa, dtype):
     assert_same_bits(got[5:], np.array([1e30, 0], dtype))
 
 
+def test_gelu_everywhere(isa):
+    """Also where one polynomial takes over from another, and past the last."""
+    around = np.arange(-40, 41, dtype=np.float32) / 4
+    x = np.concatenate([np.linspace(-9, 9, 10001, dtype=np.float32), around])
+    x = np.concatenate([x, np.nextafter(around, np.float32(np.inf)), np.nextafter(around, -x[-1])])
+    got = hw.Linear(np.ones((1, 1), np.float32), activation="gelu")(x[:, None])[:, 0]
+    error = np.abs(got - reference.gelu(x.astype(np.float64)))
+    assert (error <= 2e-8 + 1.2e-7 * np.maximum(x, 0)).all()
+    special = hw.Linear(np.ones((1, 1), np.float32), activation="gelu")(
+        np.array([[np.nan], [-np.nan], [np.inf], [-np.inf], [0.0]], np.float32)
+    )[:, 0]
+    assert_same_bits(np.isnan(special), np.array([True, True, False, False, False]))
+    assert_same_bits(special[2:], np.array([np.inf, 0, 0], np.float32))
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_attributes(activation, dtype):
     linear = hw.Linear(np.ones((3, 5), dtype), activation=activation)

@@ -173,7 +173,8 @@ def test_gate_of_float64(isa, rng):
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_gelu_is_close_and_its_tails_are_exact(isa, precision):
     """Inputs that are read exactly: the one that is left is GELU's own error."""
-    x = np.array([0, 1, -1, 0.5, -2, 3, -4, 4, -5, 8, -8, -100, 1e30, -1e30], np.float32)[:, None]
+    x = np.array([8, -8, -100, 1e30, -1e30], np.float32)
+    x = np.concatenate([np.arange(-5, 5, 1 / 128, dtype=np.float32), x])[:, None]
     identity = hw.Linear(np.full((1, 1), 127, np.float32), precision=precision)
     gelu = hw.Linear(np.full((1, 1), 127, np.float32), activation="gelu", precision=precision)
     given = identity(x / 127)

@@ -83,8 +83,12 @@ hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& gr
   // but few enough that all threads end together.
   const i64 tasks = grid.tiles() * each, heads = a.batch * a.num_kv_heads;
   const i64 head_bytes = grid.most_keys() * (a.head_dim + a.value_dim) * size_of(a.dtype);
-  i64 several = head_bytes <= kCoreCache ? max_of(i64(1), tasks / (32 * threads)) : 1;
-  if (several > 1 && heads >= 16 * threads) several = round_up(several, ceil_div(grid.tiles(), heads));
+  i64 several = 1;
+  if (head_bytes <= kCoreCache) {
+    several = max_of(several, tasks / (32 * threads));
+    const bool end_together = heads >= 16 * threads || (heads >= 4 * threads && heads % threads == 0);
+    if (end_together) several = round_up(several, ceil_div(grid.tiles(), heads));
+  }
   return with_tile_memory<Products>(
       a, threads, ceil_div(tasks, several), [&](TaskCounter& counter, auto& memory) {
         typename GridOf<Products>::Walk walk(grid);

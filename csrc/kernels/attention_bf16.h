@@ -24,7 +24,9 @@ class Bf16Products {
   Bf16Products(const hw_attention_params& a, Arena& arena)
       : query_t_(arena.take<bf16_pair>(kRows * pairs_of(a.head_dim))),
         keys_(arena.take<bf16>(a.head_dim % 2 ? block(a.head_dim) * (a.head_dim + 1) : 0)),
-        values_(arena.take<bf16_pair>(pairs_of(kMaxKeyBlock) * round_up(a.value_dim, W))),
+        block_pairs_(pairs_of(block(a.head_dim)) * round_up(a.value_dim, W)),
+        kept_blocks_(clamp(kKeptBytes / max_of(i64(1), block_pairs_ * i64(sizeof(bf16_pair))), 1, kMaxKept)),
+        kept_values_(arena.take<bf16_pair>(kept_blocks_ * block_pairs_)),
         probabilities_(arena.take<bf16_pair>(pairs_of(kMaxKeyBlock) * kRows)) {}
 
   // query_t[d / 2][r] = Q[r][d], Q[r][d + 1]; the lanes past the last row and the number past the last hold
@@ -80,23 +82,17 @@ class Bf16Products {
                 });
   }
 
-  // values[j / 2][d] = V[j][d], V[j + 1][d]; a last key without a partner is paired with 0.
-  HEADWISE_NOINLINE void load_values(const HeadProblem<float>& p, i64 begin, i64 count) {
+  // Interleaves a block of values, unless an earlier tile of the head has done so.
+  void load_values(const HeadProblem<float>& p, i64 begin, i64 count) {
     columns_ = round_up(p.value_dim, W);
-    for (i64 j = 0; j < count; j += 2) {
-      const bf16* first = reinterpret_cast<const bf16*>(p.value) + (begin + j) * p.value_row;
-      const bf16* second = first + p.value_row;
-      i64 d = 0;
-      if (j + 1 < count)
-        for (; d + 2 * W <= p.value_dim; d += 2 * W)
-          Pairs::pairs(first + d, second + d, values_ + j / 2 * columns_ + d);
-      for (; d < p.value_dim; d += W) {
-        const i64 left = p.value_dim - d;
-        const Pairs pairs = j + 1 < count ? Pairs::pair(first + d, second + d, left)
-                                          : Pairs::pair(first + d, first + d, left).only(true, false);
-        pairs.store(values_ + j / 2 * columns_ + d);
-      }
-    }
+    const i64 number = p.rows() > kRows ? min_of(begin / block(p.head_dim), kept_blocks_ - 1) : 0;
+    values_ = kept_values_ + number * block_pairs_;
+    Kept& kept = kept_[number];
+    // The last of an odd number of values is paired with 0.
+    const bool serves = kept.count == count || (kept.count > count && count % 2 == 0);
+    if (kept.value == p.value && kept.begin == begin && serves) return;
+    kept = {p.value, begin, count};
+    interleave_values(p, begin, count);
   }
 
   HEADWISE_NOINLINE bool values_finite(const HeadProblem<float>& p, i64 count) const {
@@ -148,6 +144,32 @@ class Bf16Products {
   }
 
  private:
+  // A block of interleaved values, of which head and which it is.
+  struct Kept {
+    const char* value = nullptr;
+    i64 begin = 0, count = 0;
+  };
+  // 4096 keys of 128 values.
+  static constexpr i64 kMaxKept = 32, kKeptBytes = i64(1) << 20;
+
+  // values[j / 2][d] = V[j][d], V[j + 1][d]; a last key without a partner is paired with 0.
+  HEADWISE_NOINLINE void interleave_values(const HeadProblem<float>& p, i64 begin, i64 count) {
+    for (i64 j = 0; j < count; j += 2) {
+      const bf16* first = reinterpret_cast<const bf16*>(p.value) + (begin + j) * p.value_row;
+      const bf16* second = first + p.value_row;
+      i64 d = 0;
+      if (j + 1 < count)
+        for (; d + 2 * W <= p.value_dim; d += 2 * W)
+          Pairs::pairs(first + d, second + d, values_ + j / 2 * columns_ + d);
+      for (; d < p.value_dim; d += W) {
+        const i64 left = p.value_dim - d;
+        const Pairs pairs = j + 1 < count ? Pairs::pair(first + d, second + d, left)
+                                          : Pairs::pair(first + d, first + d, left).only(true, false);
+        pairs.store(values_ + j / 2 * columns_ + d);
+      }
+    }
+  }
+
   // finish() for scores times the scale, which queries of bfloat16 were not multiplied by.
   template <class Finish>
   static HEADWISE_INLINE auto scaled(const HeadProblem<float>& p, Finish& finish) {
@@ -177,10 +199,13 @@ class Bf16Products {
     return {reinterpret_cast<const bf16_pair*>(keys), row * 2, 1};
   }
 
-  bf16_pair* query_t_;        // [pairs of D][lanes]
-  bf16* keys_;                // [block][D + 1], for odd D alone
-  bf16_pair* values_;         // [pairs of a block][columns]
-  bf16_pair* probabilities_;  // [pairs of a block][lanes]
+  bf16_pair* query_t_;  // [pairs of D][lanes]
+  bf16* keys_;          // [block][D + 1], for odd D alone
+  i64 block_pairs_, kept_blocks_;
+  bf16_pair* kept_values_;  // [kept blocks][pairs of a block][columns]
+  Kept kept_[kMaxKept];
+  bf16_pair* values_ = nullptr;  // the present one of these
+  bf16_pair* probabilities_;     // [pairs of a block][lanes]
   i64 columns_ = 0;
 };
 
