@@ -290,16 +290,27 @@ def test_few_queries_of_many_keys(isa, any_dtype, rng, layout, options):
 def test_tiles_that_share_values(isa, any_dtype, rng, keys):
     """Later tiles of a head may use what earlier ones made of its values; a short call has one tile.
 
-    Blocks of values of which a first tile needs an odd number, and more blocks than are kept.
+    The last tile comes first. Blocks of which a tile needs a part, and more of them than are kept.
     """
     q, k, v = (rng.normal(size=(2, n, 24)).astype(any_dtype) for n in (260, keys, keys))
-    for options in {"query_offset": 71}, {"query_offset": keys - 260}, {"query_offset": keys - 250}:
-        for window in (None, 0), (100, 1):
-            whole = Problem(q, k, v, options | {"window": window}).run()
+    for offset in 71, 72, keys - 260:
+        for window in (None, 0), (100, 0), (33, 0):
+            given = {"query_offset": offset, "window": window}
+            whole = Problem(q, k, v, given).run()
             for first in 0, 63, 196:
                 rows = np.s_[:, first : first + 64]
-                part = {"query_offset": options["query_offset"] + first, "window": window}
+                part = given | {"query_offset": offset + first}
                 assert_all_same(Problem(q[rows], k, v, part).run(), whole, rows)
+
+
+def test_tiles_that_share_values_hide_what_follows(isa, any_dtype, rng):
+    """Each query's heads are a tile, and attend an odd number of keys: NaN are the values that follow."""
+    q = rng.normal(size=(64, 4, 24)).astype(any_dtype)
+    k, v = rng.normal(size=(2, 1, 200, 24)).astype(any_dtype)
+    v[:, 197:] = np.nan
+    out = hw.attention(q, k, v, is_causal=True)
+    assert_same_bits(out[:, :1], hw.attention(q[:, :1], k[:, :197], v[:, :197]))
+    assert np.isnan(out[:, 1:].astype(np.float32)).all()
 
 
 def test_packed_or_dense(isa, problem):
