@@ -110,7 +110,7 @@ if __name__ == "__main__":
     for name, degree, dtype in (
         ("float32", 6, np.float32),
         ("float64", 11, np.float64),
-        ("for bfloat16", 3, np.float32),
+        ("for bfloat16", 4, np.float32),
     ):
         c = rounded_in_turn(exp2, 0, 1, degree, dtype, fixed=(1.0,))
         report(f"exp2 {name}", c, dtype, exp2, horner, 0.0, 1.0)

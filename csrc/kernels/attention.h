@@ -79,6 +79,7 @@ template <class Products, class Run>
 hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& grid, int threads, i64 each,
                         Run&& run) {
   using T = typename Products::Real;
+  if (grid.tiles() == 0) return HW_OK;
   // Where its cache holds a head a thread takes several tiles at once, if there are many then whole heads,
   // but few enough that all threads end together.
   const i64 tasks = grid.tiles() * each, heads = a.batch * a.num_kv_heads;
