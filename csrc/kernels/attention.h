@@ -111,7 +111,7 @@ hw_status attention_by_splits(const hw_attention_params& a, const GridOf<Product
   using T = typename Products::Real;
   Arena counted;
   SoftmaxState<T>(a.value_dim, counted);
-  constexpr i64 kBytesPerThread = 1 << 20;  // for the states of a wave; beside the tile's own memory
+  constexpr i64 kBytesPerThread = 1 << 19;  // for the states of a wave; beside the tile's own memory
   const i64 splits = ceil_div(grid.most_keys(), kSplit), state_bytes = i64(counted.used());
   const i64 fit = threads * kBytesPerThread / (state_bytes * grid.tiles());
   const i64 wave = clamp(fit - 1, 1, splits);
