@@ -288,7 +288,7 @@ def test_few_queries_of_many_keys(isa, any_dtype, rng, layout, options):
 
 @pytest.mark.parametrize("keys", [333, 4401])
 def test_tiles_that_share_values(isa, any_dtype, rng, keys):
-    """Later tiles of a head may use what earlier ones made of its values; a short call has one tile.
+    """Later tiles of a head may use what earlier ones made of its values; a short call has one.
 
     The last tile comes first. Blocks of which a tile needs a part, and more of them than are kept.
     """
@@ -304,7 +304,7 @@ def test_tiles_that_share_values(isa, any_dtype, rng, keys):
 
 
 def test_tiles_that_share_values_hide_what_follows(isa, any_dtype, rng):
-    """Each query's heads are a tile, and attend an odd number of keys: NaN are the values that follow."""
+    """Each query's heads are a tile. The first attends an odd number of keys: NaN follow."""
     q = rng.normal(size=(64, 4, 24)).astype(any_dtype)
     k, v = rng.normal(size=(2, 1, 200, 24)).astype(any_dtype)
     v[:, 197:] = np.nan

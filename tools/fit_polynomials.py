@@ -80,8 +80,8 @@ def horner(c, x):
 def report_pieces(name, f, degree, pieces, centred):
     """A polynomial for each k < 16 that serves within 1/4 of k / 2.
 
-    They are polynomials of the distance to k / 2 if ``centred``. f is 0 at 0, and as good as 0 from the
-    last of ``pieces`` on.
+    They are polynomials of the distance to k / 2 if ``centred``. f is 0 at 0, and as good as 0
+    from the last of ``pieces`` on.
     """
     quarter = mp.mpf(1) / 4
     table, error = np.zeros((degree + 1, 16), np.float32), 0
