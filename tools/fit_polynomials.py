@@ -1,40 +1,12 @@
-"""Derive the polynomial coefficients of csrc/simd/math.h (needs mpmath and scipy).
+"""Derive the polynomial coefficients of csrc/simd/math.h (needs mpmath).
 
 Run ``python tools/fit_polynomials.py`` and compare what it prints with the arrays there.
 """
 
 import mpmath as mp
 import numpy as np
-from scipy.optimize import linprog
 
 mp.mp.dps = 50
-
-
-def minimax(f, weight, low, high, degree, fixed=()):
-    """Coefficients c of the polynomial least in max |weight(x) (p(x) - f(x))| on [low, high].
-
-    ``fixed`` gives the first coefficients; the rest come from a linear program on Chebyshev nodes.
-    """
-    k = np.arange(4000)
-    x = (low + high) / 2 + (high - low) / 2 * np.cos(np.pi * (k + 0.5) / len(k))
-    target = np.array(
-        [float(f(mp.mpf(v)) - sum(c * mp.mpf(v) ** i for i, c in enumerate(fixed))) for v in x]
-    )
-    w = np.array([float(weight(mp.mpf(v))) for v in x])
-    powers = np.arange(len(fixed), degree + 1)
-    basis = w[:, None] * x[:, None] ** powers
-    scale = np.abs(basis).max(axis=0)  # columns of like size: the solver's tolerance is absolute
-    unit = np.abs(w * target).max() * 1e-7
-    rows = np.block(
-        [
-            [basis / scale, -np.ones((len(x), 1)) * unit],
-            [-basis / scale, -np.ones((len(x), 1)) * unit],
-        ]
-    )
-    bounds = [(None, None)] * len(powers) + [(0, None)]
-    cost = np.r_[np.zeros(len(powers)), 1.0]
-    solved = linprog(cost, rows, np.r_[w * target, -w * target], bounds=bounds, method="highs-ds")
-    return [*fixed, *(solved.x[:-1] / scale)]
 
 
 def chebyshev(f, low, high, degree):
@@ -105,7 +77,6 @@ def report_pieces(name, f, degree, pieces, centred):
 
 
 if __name__ == "__main__":
-    half = mp.mpf("0.5")
     exp2 = lambda x: mp.mpf(2) ** x  # noqa: E731
     for name, degree, dtype in (
         ("float32", 6, np.float32),

@@ -80,8 +80,8 @@ hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& gr
                         Run&& run) {
   using T = typename Products::Real;
   if (grid.tiles() == 0) return HW_OK;
-  // Where its cache holds a head a thread takes several tiles at once, if there are many then whole heads,
-  // but few enough that all threads end together.
+  // Where its cache holds a head a thread takes several tiles at once, and whole heads if there are many or
+  // they divide evenly, but few enough that all threads end together.
   const i64 tasks = grid.tiles() * each, heads = a.batch * a.num_kv_heads;
   const i64 head_bytes = grid.most_keys() * (a.head_dim + a.value_dim) * size_of(a.dtype);
   i64 several = 1;

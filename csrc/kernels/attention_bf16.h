@@ -82,10 +82,11 @@ class Bf16Products {
                 });
   }
 
-  // Interleaves a block of values, unless an earlier tile of the head has done so.
+  // Interleaves a block of values, unless an earlier tile of the head has done so and its values fit.
   void load_values(const HeadProblem<float>& p, i64 begin, i64 count) {
     columns_ = round_up(p.value_dim, W);
-    const i64 number = p.rows() > kRows ? min_of(begin / block(p.head_dim), kept_blocks_ - 1) : 0;
+    const bool keeps = p.rows() > kRows && p.keys <= kept_blocks_ * block(p.head_dim);
+    const i64 number = keeps ? begin / block(p.head_dim) : 0;
     values_ = kept_values_ + number * block_pairs_;
     Kept& kept = kept_[number];
     // The last of an odd number of values is paired with 0.

@@ -59,9 +59,6 @@ struct Vecs {
   static HEADWISE_INLINE Vecs abs(const Vecs& a) {
     return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::abs(a.each[i]); });
   }
-  static HEADWISE_INLINE Vecs copy_sign(const Vecs& a, const Vecs& sign) {
-    return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::copy_sign(a.each[i], sign.each[i]); });
-  }
   static HEADWISE_INLINE Vecs bounded_power(const Vecs& x) {
     return of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::bounded_power(x.each[i]); });
   }
