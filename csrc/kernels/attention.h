@@ -7,6 +7,13 @@
 
 namespace {
 
+// Keys and values of a head up to this size stay in a core's own cache.
+constexpr i64 kCoreCache = 512 << 10;
+
+struct TilePlace {
+  i64 sequence, head, first_row;
+};
+
 // The tiles of all key/value heads of all sequences, numbered; Rows rows each.
 template <i64 Rows>
 class TileGrid {
@@ -25,15 +32,11 @@ class TileGrid {
   i64 most_keys() const { return most_keys_; }
   double flops() const { return flops_; }
 
-  struct Place {
-    i64 sequence, head, first_row;
-  };
-
   // Finds tiles whose numbers ascend: walks the sequences once.
   class Walk {
    public:
     explicit Walk(const TileGrid& grid) : grid_(grid) {}
-    Place at(i64 tile) {
+    TilePlace at(i64 tile) {
       i64 here;
       while (tile >= first_ + (here = grid_.tiles_of(b_)) * grid_.a_.num_kv_heads)
         first_ += here * grid_.a_.num_kv_heads, ++b_;
@@ -74,6 +77,14 @@ hw_status with_tile_memory(const hw_attention_params& a, int threads, i64 tasks,
 template <class Products>
 using GridOf = TileGrid<kTileRows<typename Products::Real>>;
 
+template <class T>
+struct TileProblem {
+  HeadProblem<T> head;
+  i64 first_row;
+  TileProblem(const hw_attention_params& a, TilePlace place)
+      : head(head_problem<T>(a, place.sequence, place.head)), first_row(place.first_row) {}
+};
+
 // run(problem, tile, counter, task) for all tasks, `each` of them a tile: task / each is the tile's number.
 template <class Products, class Run>
 hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& grid, int threads, i64 each,
@@ -81,12 +92,12 @@ hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& gr
   using T = typename Products::Real;
   if (grid.tiles() == 0) return HW_OK;
   // Where its cache holds a head a thread takes several tiles at once, and whole heads if there are many or
-  // they divide evenly, but few enough that all threads end together.
+  // they divide evenly, but few enough that all threads end together. Then it knows its next tile.
   const i64 tasks = grid.tiles() * each, heads = a.batch * a.num_kv_heads;
   const i64 head_bytes = grid.most_keys() * (a.head_dim + a.value_dim) * size_of(a.dtype);
   i64 several = 1;
   if (head_bytes <= kCoreCache) {
-    several = max_of(several, tasks / (32 * threads));
+    several = threads == 1 ? tasks : max_of(several, tasks / (32 * threads));
     const bool end_together = heads >= 16 * threads || (heads >= 4 * threads && heads % threads == 0);
     if (end_together) several = round_up(several, ceil_div(grid.tiles(), heads));
   }
@@ -95,11 +106,14 @@ hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& gr
         typename GridOf<Products>::Walk walk(grid);
         for (i64 taken; (taken = counter.next()) >= 0;) {
           const i64 end = min_of(tasks, (taken + 1) * several);
+          TileProblem<T> present(a, walk.at(taken * several / each));
           for (i64 task = taken * several; task < end && !counter.stopped(); ++task) {
-            const auto [b, head, first_row] = walk.at(task / each);
-            const HeadProblem<T> problem = head_problem<T>(a, b, head);
-            AttentionTile<Products> tile(problem, first_row, memory);
-            run(problem, tile, counter, task);
+            AttentionTile<Products> tile(present.head, present.first_row, memory);
+            const bool last = task + 1 == end;
+            const TileProblem<T> next = last ? present : TileProblem<T>(a, walk.at((task + 1) / each));
+            if (!last) tile.expect(next.head, next.first_row);
+            run(present.head, tile, counter, task);
+            present = next;
           }
         }
       });

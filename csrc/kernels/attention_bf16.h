@@ -115,7 +115,7 @@ class Bf16Products {
   template <class KeysOf, class Finish>
   HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float*, i64 rows, i64 lanes, KeysOf&& keys_of,
                                   Finish&& finish) {
-    multiply<false>(
+    multiply<false, kAccumulatedRows>(
         Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_, p.value_dim,
         [&](i64 r) { return pairs_of(keys_of(r)); }, finish);
   }

@@ -95,38 +95,6 @@ inline void prefetch_rows(const char* data, i64 row, i64 elements, i64 size, i64
       __builtin_prefetch(data + r * row * size + byte, 0, 2);
 }
 
-// Rows that are read or written soon, and asked for while there is other work.
-class RowsAhead {
- public:
-  RowsAhead() = default;
-  template <class T>
-  RowsAhead(const HeadProblem<T>& p, const char* data, const hw_strides& strides, i64 elements, i64 first,
-            i64 end)
-      : walk_(p.walk(strides, first)),
-        data_(data),
-        size_(size_of(p.dtype)),
-        bytes_(elements * size_),
-        left_(end - first) {}
-
-  HEADWISE_INLINE void ask(i64 rows) {
-    rows = min_of(rows, left_);
-    if (rows == 0) return;
-    left_ -= rows;
-    RowWalk walk = walk_;
-    const i64 size = size_, bytes = bytes_;
-    for (i64 r = 0; r < rows; ++r) {
-      const char* row = data_ + walk.next() * size;
-      for (i64 byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
-    }
-    walk_ = walk;
-  }
-
- private:
-  RowWalk walk_;
-  const char* data_ = nullptr;
-  i64 size_ = 0, bytes_ = 0, left_ = 0;
-};
-
 // The problem of sequence b and key/value head g.
 template <class T>
 HeadProblem<T> head_problem(const hw_attention_params& a, i64 b, i64 g) {

@@ -20,6 +20,10 @@ constexpr i64 key_block(i64 head_dim) {
   return head_dim * i64(sizeof(T)) <= 256 ? kMaxKeyBlock : kMaxKeyBlock / 2;
 }
 
+// Rows of a register tile of P V: half a cache line of each key's probabilities, which are read anew by the
+// tiles that share a line.
+constexpr int kAccumulatedRows = 8;
+
 // Rows of keys or values that a product can read.
 template <class T>
 struct RowView {
@@ -174,8 +178,8 @@ class NativeProducts {
   template <class KeysOf, class Finish>
   HEADWISE_INLINE void accumulate(const HeadProblem<T>& p, T* probabilities, i64 rows, i64 lanes,
                                   KeysOf&& keys_of, Finish&& finish) {
-    multiply<true>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data, loaded_.row, p.value_dim,
-                   keys_of, finish);
+    multiply<true, kAccumulatedRows>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data,
+                                     loaded_.row, p.value_dim, keys_of, finish);
   }
 
   // The same for few rows that attend all keys, P[r][j] being probabilities[r][j].

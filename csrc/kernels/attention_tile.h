@@ -5,16 +5,11 @@
 // step. Every kSplit keys the softmax starts anew, and the parts are merged in ascending order: so a part
 // may be computed by any thread, and the bits stay.
 #pragma once
+#include "attention_ahead.h"
 #include "attention_few_queries.h"
 #include "attention_mask.h"
 
 namespace {
-
-// Keys and values of a head up to this size stay in a core's own cache.
-constexpr i64 kCoreCache = 512 << 10;
-
-// Rows of the next tile that are asked for with each few keys scored.
-constexpr i64 kRowsAhead = 2;
 
 // Tiles that go on in two steps at once after one that had to begin anew: their scores may be as uneven.
 constexpr int kDetours = 7;
@@ -34,7 +29,8 @@ struct TileMemory {
   T* scores;                       // [keys of a block][lanes]: scores, then probabilities
   T* block_max;                    // [lanes]
   T* rescale;                      // [lanes]: 2^(old max - new max)
-  const char* last_key = nullptr;  // of the head that the thread has met last
+  const char* last_key = nullptr;  // of the head that the thread has met or asked for last
+  bool asked = false;              // for what the tile to come needs
   int detours = 0;                 // tiles to come that do not try score_and_exponentiate()
 
   TileMemory(const hw_attention_params& a, Arena& arena)
@@ -65,8 +61,21 @@ class AttentionTile {
         has_few_queries_(rows_ <= kFewQueries<T>),
         few_(problem, memory.products, memory.scores + kMaxKeyBlock * W, rows_),
         keeps_max_(sizeof(T) < 8 && memory.detours == 0 && rows_ == kTileRows<T> && p_.head_dim <= kChain &&
-                   !mask_.changes_scores()) {
+                   !mask_.changes_scores()),
+        knows_head_(memory.last_key == problem.key),
+        was_asked_for_(memory.asked) {
     if (memory.detours > 0) --memory.detours;
+    memory.last_key = problem.key;
+    memory.asked = false;
+  }
+
+  // Asks in good time for what the thread's next tile needs, which begins at that row.
+  void expect(const HeadProblem<T>& next, i64 first_row) {
+    const i64 rows = min_of(kTileRows<T>, next.rows() - first_row);
+    const i64 calls = (mask_.end() - mask_.begin() - kFirstKeys) / max_tile_rows<T>(kMaxTileVectors);
+    next_ = {next, first_row, rows, next.key != p_.key, calls};
+    m_.last_key = next.key;
+    m_.asked = true;
   }
 
   // The attention of the tile's rows, and their log-sum-exp if wanted. Stops early, with the output
@@ -91,17 +100,8 @@ class AttentionTile {
   void pack_queries() {
     // Short sequences come fast enough without.
     const bool far = mask_.end() - mask_.begin() > 2 * Products::block(p_.head_dim);
-    cold_ = far && (has_few_queries_ || m_.last_key != p_.key);
-    m_.last_key = p_.key;
-    if (far) {
-      RowsAhead(p_, p_.query, p_.query_strides, p_.head_dim, first_, first_ + rows_).ask(rows_);
-      // A thread goes on with the rows before these where its cache holds the head, and else maybe elsewhere.
-      if (p_.keys * (p_.head_dim + p_.value_dim) * size_of(p_.dtype) <= kCoreCache) {
-        const i64 before = max_of(i64(0), first_ - kTileRows<T>);
-        next_queries_ = {p_, p_.query, p_.query_strides, p_.head_dim, before, first_};
-        next_out_ = {p_, p_.out, p_.out_strides, p_.value_dim, before, first_};
-      }
-    }
+    cold_ = far && (has_few_queries_ || !knows_head_);
+    if (far && !was_asked_for_) TileAhead(p_, first_, rows_, false, 1).ask();
     m_.products.pack_queries(p_, first_, rows_, lanes_);
   }
 
@@ -263,8 +263,7 @@ class AttentionTile {
       prefetch_rows(p_.value, p_.value_row, p_.value_dim, size_of(p_.dtype), begin + j, keys);
       prefetch_keys(begin + count + j, keys);
     }
-    next_queries_.ask(kRowsAhead);
-    next_out_.ask(kRowsAhead);
+    next_.ask();
   }
 
   // scores of one block of keys, of which some are attended, and block_max down its columns.
@@ -467,8 +466,9 @@ class AttentionTile {
   bool has_few_queries_;
   FewQueries<Products> few_;
   bool keeps_max_;  // score_and_exponentiate() can be tried: no score was too large so far
-  bool cold_ = false;
-  RowsAhead next_queries_, next_out_;
+  bool knows_head_, was_asked_for_;
+  bool cold_ = false;  // keys and values are far away
+  TileAhead next_;
 };
 
 }  // namespace
