@@ -8,40 +8,50 @@
 namespace {
 
 // Keys and values of a head up to this size stay in a core's own cache.
-constexpr i64 kCoreCache = 512 << 10;
+constexpr i64 kCoreCache = 768 << 10;
 
-struct TilePlace {
-  i64 sequence, head, first_row;
+// What a call reads and writes comes fast enough from a shared cache of this size.
+constexpr i64 kSharedCache = 7 << 20;
+
+template <class T>
+struct TileProblem {
+  HeadProblem<T> head;
+  i64 first_row;
 };
 
-// The tiles of all key/value heads of all sequences, numbered; Rows rows each.
-template <i64 Rows>
+// The tiles of all key/value heads of all sequences, numbered.
+template <class T>
 class TileGrid {
+  static constexpr i64 kRows = kTileRows<T>;
+
  public:
   explicit TileGrid(const hw_attention_params& a) : a_(a) {
     for (i64 b = 0; b < a.batch; ++b) {
       const i64 keys = a.key_starts ? a.key_starts[b + 1] - a.key_starts[b] : a.key_length;
       tiles_ += tiles_of(b) * a.num_kv_heads;
+      elements_ += (tiles_of(b) * kRows + keys) * a.num_kv_heads * (a.head_dim + a.value_dim);
       most_keys_ = max_of(most_keys_, keys);
-      flops_ +=
-          2.0 * double(tiles_of(b) * Rows * a.num_kv_heads) * double(keys) * double(a.head_dim + a.value_dim);
+      flops_ += 2.0 * double(tiles_of(b) * kRows * a.num_kv_heads) * double(keys) *
+                double(a.head_dim + a.value_dim);
     }
   }
 
   i64 tiles() const { return tiles_; }
   i64 most_keys() const { return most_keys_; }
+  i64 elements() const { return elements_; }  // of queries, keys, values and output
   double flops() const { return flops_; }
 
   // Finds tiles whose numbers ascend: walks the sequences once.
   class Walk {
    public:
     explicit Walk(const TileGrid& grid) : grid_(grid) {}
-    TilePlace at(i64 tile) {
+    TileProblem<T> at(i64 tile) {
       i64 here;
       while (tile >= first_ + (here = grid_.tiles_of(b_)) * grid_.a_.num_kv_heads)
         first_ += here * grid_.a_.num_kv_heads, ++b_;
       // Under a causal mask the last queries attend most keys: the long tiles first.
-      return {b_, (tile - first_) / here, (here - 1 - (tile - first_) % here) * Rows};
+      const i64 number = tile - first_;
+      return {head_problem<T>(grid_.a_, b_, number / here), (here - 1 - number % here) * kRows};
     }
 
    private:
@@ -52,11 +62,11 @@ class TileGrid {
  private:
   i64 tiles_of(i64 b) const {
     const i64 queries = a_.query_starts ? a_.query_starts[b + 1] - a_.query_starts[b] : a_.query_length;
-    return ceil_div(queries * (a_.num_heads / a_.num_kv_heads), Rows);
+    return ceil_div(queries * (a_.num_heads / a_.num_kv_heads), kRows);
   }
 
   const hw_attention_params& a_;
-  i64 tiles_ = 0, most_keys_ = 0;
+  i64 tiles_ = 0, most_keys_ = 0, elements_ = 0;
   double flops_ = 0;
 };
 
@@ -75,15 +85,7 @@ hw_status with_tile_memory(const hw_attention_params& a, int threads, i64 tasks,
 }
 
 template <class Products>
-using GridOf = TileGrid<kTileRows<typename Products::Real>>;
-
-template <class T>
-struct TileProblem {
-  HeadProblem<T> head;
-  i64 first_row;
-  TileProblem(const hw_attention_params& a, TilePlace place)
-      : head(head_problem<T>(a, place.sequence, place.head)), first_row(place.first_row) {}
-};
+using GridOf = TileGrid<typename Products::Real>;
 
 // run(problem, tile, counter, task) for all tasks, `each` of them a tile: task / each is the tile's number.
 template <class Products, class Run>
@@ -94,6 +96,7 @@ hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& gr
   // Where its cache holds a head a thread takes several tiles at once, and whole heads if there are many or
   // they divide evenly, but few enough that all threads end together. Then it knows its next tile.
   const i64 tasks = grid.tiles() * each, heads = a.batch * a.num_kv_heads;
+  const bool far = grid.elements() * size_of(a.dtype) > kSharedCache;
   const i64 head_bytes = grid.most_keys() * (a.head_dim + a.value_dim) * size_of(a.dtype);
   i64 several = 1;
   if (head_bytes <= kCoreCache) {
@@ -106,12 +109,12 @@ hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& gr
         typename GridOf<Products>::Walk walk(grid);
         for (i64 taken; (taken = counter.next()) >= 0;) {
           const i64 end = min_of(tasks, (taken + 1) * several);
-          TileProblem<T> present(a, walk.at(taken * several / each));
+          TileProblem<T> present = walk.at(taken * several / each);
           for (i64 task = taken * several; task < end && !counter.stopped(); ++task) {
             AttentionTile<Products> tile(present.head, present.first_row, memory);
             const bool last = task + 1 == end;
-            const TileProblem<T> next = last ? present : TileProblem<T>(a, walk.at((task + 1) / each));
-            if (!last) tile.expect(next.head, next.first_row);
+            const TileProblem<T> next = last ? present : walk.at((task + 1) / each);
+            if (!last && far) tile.expect(next.head, next.first_row);
             run(present.head, tile, counter, task);
             present = next;
           }

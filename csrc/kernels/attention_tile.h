@@ -72,7 +72,7 @@ class AttentionTile {
   // Asks in good time for what the thread's next tile needs, which begins at that row.
   void expect(const HeadProblem<T>& next, i64 first_row) {
     const i64 rows = min_of(kTileRows<T>, next.rows() - first_row);
-    const i64 calls = (mask_.end() - mask_.begin() - kFirstKeys) / max_tile_rows<T>(kMaxTileVectors);
+    const i64 calls = (mask_.end() - mask_.begin()) / max_tile_rows<T>(kMaxTileVectors);
     next_ = {next, first_row, rows, next.key != p_.key, calls};
     m_.last_key = next.key;
     m_.asked = true;
@@ -101,7 +101,7 @@ class AttentionTile {
     // Short sequences come fast enough without.
     const bool far = mask_.end() - mask_.begin() > 2 * Products::block(p_.head_dim);
     cold_ = far && (has_few_queries_ || !knows_head_);
-    if (far && !was_asked_for_) TileAhead(p_, first_, rows_, false, 1).ask();
+    if (far && !was_asked_for_) RowsAhead::queries(p_, first_, rows_).ask(rows_);
     m_.products.pack_queries(p_, first_, rows_, lanes_);
   }
 
