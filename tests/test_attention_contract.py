@@ -313,6 +313,22 @@ def test_tiles_that_share_values_hide_what_follows(isa, any_dtype, rng):
     assert np.isnan(out[:, 1:].astype(np.float32)).all()
 
 
+@pytest.mark.parametrize(("heads", "group", "queries"), [(24, 1, 55), (12, 3, 140)])
+def test_more_than_a_shared_cache_holds(isa, any_dtype, rng, heads, group, queries):
+    """The next tile is asked for meanwhile, wherever it lies. Tiles of 49 rows and more."""
+    shape = 12, queries, heads
+    q = rng.normal(size=(*shape, 64)).astype(any_dtype).swapaxes(1, 2)
+    k, v = rng.normal(size=(2, *shape[:2], heads // group, 64)).astype(any_dtype).swapaxes(2, 3)
+    out, lse = hw.attention(q, k, v, return_lse=True)
+    for b, h in (0, 0), (5, heads - 1), (11, 7):
+        one, of_keys = np.s_[b, h : h + 1], np.s_[b, h // group : h // group + 1]
+        part, part_lse = hw.attention(q[one], k[of_keys], v[of_keys], return_lse=True)
+        assert_same_bits(out[one], part)
+        assert_same_bits(lse[one], part_lse)
+    row = np.s_[7, 2:3, queries - 1 :]
+    assert_same_bits(out[row], hw.attention(q[row], k[7, 2 // group][None], v[7, 2 // group][None]))
+
+
 def test_packed_or_dense(isa, problem):
     dense_only = "attn_mask", "key_lengths"
     options = {name: x for name, x in problem.options.items() if name not in dense_only}

@@ -30,8 +30,12 @@ class Bf16Products {
         probabilities_(arena.take<bf16_pair>(pairs_of(kMaxKeyBlock) * kRows)) {}
 
   // query_t[d / 2][r] = Q[r][d], Q[r][d + 1]; the lanes past the last row and the number past the last hold
-  // 0.
+  // 0. Queries of bfloat16 are not multiplied by the scale: scores are, or what comes of them if nothing
+  // changes them before and the largest stays the largest.
   void pack_queries(const HeadProblem<float>& p, i64 first, i64 rows, i64 lanes) {
+    const bool later = p.scale > 0 && !p.changes_scores();
+    scale_now_ = later ? 1 : p.scale;
+    scale_later_ = later ? p.scale : 1;
     for (i64 r = 0; r < lanes; r += W) {
       const i64 present = min_of(i64(W), rows - r);
       const bf16* row[W] = {};
@@ -61,26 +65,32 @@ class Bf16Products {
   HEADWISE_INLINE void score(const HeadProblem<float>& p, i64 begin, i64 count, i64 rows, i64 lanes,
                              float* scores, KeysOf&& keys_of, Finish&& finish) {
     score_keys(block_of_keys(p, begin, count), query_t_, rows, lanes, pairs_of(p.head_dim), scores, keys_of,
-               scaled(p, finish));
+               scaled(finish));
   }
 
   template <class Finish>
   HEADWISE_INLINE void score_all(const HeadProblem<float>& p, i64 begin, i64 count, i64 lanes,
                                  Finish&& finish) {
-    ::score_all<2>(block_of_keys(p, begin, count), count, query_t_, lanes, pairs_of(p.head_dim),
-                   scaled(p, finish));
+    ::score_all<2>(block_of_keys(p, begin, count), count, query_t_, lanes, pairs_of(p.head_dim), finish);
   }
 
   template <class Finish>
   HEADWISE_INLINE void score_few(const HeadProblem<float>& p, i64 begin, i64 count, i64 rows,
                                  LinesAhead& ahead, Finish&& finish) {
-    const V scale = V::broadcast(p.scale);
+    const V scale = V::broadcast(scale_now_);
     ::score_few(block_of_keys(p, begin, count), count, query_t_, rows, pairs_of(p.head_dim), ahead,
                 [&]<int R>(i64 j, V(&s)[R]) HEADWISE_INLINE_LAMBDA {
                   unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA { s[r] = s[r] * scale; });
                   finish(j, s);
                 });
   }
+
+  struct Scale {
+    V by;
+    HEADWISE_INLINE V times(V score) const { return score * by; }
+    HEADWISE_INLINE V times_less(V score, V max) const { return V::fms(score, by, max); }
+  };
+  Scale scale() const { return {V::broadcast(scale_later_)}; }
 
   // Interleaves a block of values, unless an earlier tile of the head has done so and its values fit.
   void load_values(const HeadProblem<float>& p, i64 begin, i64 count) {
@@ -171,10 +181,9 @@ class Bf16Products {
     }
   }
 
-  // finish() for scores times the scale, which queries of bfloat16 were not multiplied by.
   template <class Finish>
-  static HEADWISE_INLINE auto scaled(const HeadProblem<float>& p, Finish& finish) {
-    return [&finish, scale = V::broadcast(p.scale)]<int R, int C>(i64 j, i64 lane, V(&s)[R][C])
+  HEADWISE_INLINE auto scaled(Finish& finish) const {
+    return [&finish, scale = V::broadcast(scale_now_)]<int R, int C>(i64 j, i64 lane, V(&s)[R][C])
                HEADWISE_INLINE_LAMBDA {
                  unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
                    unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA { s[r][c] = s[r][c] * scale; });
@@ -208,6 +217,7 @@ class Bf16Products {
   bf16_pair* values_ = nullptr;  // the present one of these
   bf16_pair* probabilities_;     // [pairs of a block][lanes]
   i64 columns_ = 0;
+  float scale_now_ = 1, scale_later_ = 1;
 };
 
 }  // namespace

@@ -58,8 +58,9 @@ class FewQueries {
       largest[r] = largest_of(scores_ + r * kMaxKeyBlock, count);
       first_largest[r] = largest_of(scores_ + r * kMaxKeyBlock, first);
     }
+    const auto scale = products_.scale();
     const V old_max = V::load(state.max);
-    const V new_max = raised(old_max, V::load(first_largest), V::load(largest));
+    const V new_max = raised(old_max, scale.times(V::load(first_largest)), scale.times(V::load(largest)));
     new_max.store(state.max);
     finite(new_max).store(max);
     power_of_2(old_max - finite(new_max)).store(rescale);
@@ -69,8 +70,8 @@ class FewQueries {
         unroll<rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
           T* const s = scores + r * kMaxKeyBlock;
           const V row_max = V::broadcast(max[r]);
-          const Keys p = Products::exp2(
-              Keys::of([&](auto i) HEADWISE_INLINE_LAMBDA { return V::load(s + i * W) - row_max; }));
+          const Keys p = Products::exp2(Keys::of(
+              [&](auto i) HEADWISE_INLINE_LAMBDA { return scale.times_less(V::load(s + i * W), row_max); }));
           unroll<4>([&](auto i) HEADWISE_INLINE_LAMBDA {
             p.each[i].store(s + i * W);
             products_.store_few(r, j + i * W, p.each[i]);

@@ -41,7 +41,6 @@ class TileMask {
     // A window moves to the right from row to row.
     begin_ = p_.first_key(first_), full_begin_ = p_.first_key(first_ + rows_ - 1);
     full_end_ = p_.end_key(first_), end_ = p_.end_key(first_ + rows_ - 1);
-    float_mask_ = p_.mask && p_.mask_dtype != HW_BOOL;
     if (p_.mask)
       for (i64 r = 0; r < rows_; ++r) m_.rows[r] = p_.mask_of(first_ + r);
     if (p_.slopes)
@@ -63,7 +62,7 @@ class TileMask {
   HEADWISE_NOINLINE Cover cover(i64 begin, i64 count) {
     const bool full = begin >= full_begin_ && begin + count <= full_end_;
     if (full && !p_.mask) return Cover::kAll;
-    if (float_mask_)
+    if (p_.has_float_mask())
       with_element<T>(p_.mask_dtype, [&](auto element) { read_float_mask<decltype(element)>(begin, count); });
     else if (p_.mask)
       read_bool_mask(begin, count);
@@ -81,7 +80,7 @@ class TileMask {
   bool attended(i64 j, i64 r) const { return m_.attended[j] >> r & 1; }
 
   // Whether scores need apply() though every row attends every key.
-  bool changes_scores() const { return p_.softcap > 0 || p_.slopes || float_mask_; }
+  bool changes_scores() const { return p_.changes_scores(); }
 
   // In scores [count][lanes]: softcap, ALiBi, the float mask, -inf where not attended; then block_max anew.
   HEADWISE_NOINLINE void apply(Cover cover, i64 begin, i64 count, T* scores, T* block_max) {
@@ -110,7 +109,7 @@ class TileMask {
           const V distance = V::abs(V::load(m_.position + r + c * W) + to_first);
           score = score - V::load(m_.slope + r + c * W) * distance;
         }
-        if (float_mask_) score = score + V::load(m_.bias + j * lanes_ + r + c * W);
+        if (p_.has_float_mask()) score = score + V::load(m_.bias + j * lanes_ + r + c * W);
         score.store(s + c * W);
       });
     }
@@ -210,7 +209,6 @@ class TileMask {
   const Memory& m_;
   i64 first_, rows_, lanes_;
   i64 begin_, full_begin_, full_end_, end_;  // every row attends the keys in [full_begin, full_end)
-  bool float_mask_;
 };
 
 }  // namespace

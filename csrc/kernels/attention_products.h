@@ -155,6 +155,13 @@ class NativeProducts {
                 finish);
   }
 
+  // What scores are still to be multiplied by: nothing, as the queries were.
+  struct Scale {
+    HEADWISE_INLINE V times(V score) const { return score; }
+    HEADWISE_INLINE V times_less(V score, V max) const { return score - max; }
+  };
+  static Scale scale() { return {}; }
+
   // Where probabilities go: in place of the scores.
   static T* probabilities(T* scores) { return scores; }
   static HEADWISE_INLINE void store(const V (&p)[1], T* to) { p[0].store(to); }

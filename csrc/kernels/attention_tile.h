@@ -60,8 +60,8 @@ class AttentionTile {
         mask_(problem, first_row, rows_, lanes_, memory.mask),
         has_few_queries_(rows_ <= kFewQueries<T>),
         few_(problem, memory.products, memory.scores + kMaxKeyBlock * W, rows_),
-        keeps_max_(sizeof(T) < 8 && memory.detours == 0 && rows_ == kTileRows<T> && p_.head_dim <= kChain &&
-                   !mask_.changes_scores()),
+        keeps_max_(sizeof(T) < 8 && p_.scale > 0 && memory.detours == 0 && lanes_ == kTileRows<T> &&
+                   p_.head_dim <= kChain && !mask_.changes_scores()),
         knows_head_(memory.last_key == problem.key),
         was_asked_for_(memory.asked) {
     if (memory.detours > 0) --memory.detours;
@@ -340,13 +340,14 @@ class AttentionTile {
     using Columns = Vecs<T, C>;
     constexpr int kKeys = Products::kKeysPerStep;
     const i64 lanes = lanes_;
+    const auto scale = m_.products.scale();
     auto* probabilities = m_.products.probabilities(m_.scores) + j / kKeys * lanes + lane;
     Columns sum = Columns::of([&](auto c) HEADWISE_INLINE_LAMBDA { return V::load(block_sum + c * W); });
     unroll<R / kKeys>([&](auto step) HEADWISE_INLINE_LAMBDA {
       Columns p[kKeys];
       unroll<kKeys>([&](auto k) HEADWISE_INLINE_LAMBDA {
         p[k] = Columns::of([&](auto c) HEADWISE_INLINE_LAMBDA {
-          return scores[step * kKeys + k][c] - V::load(max + c * W);
+          return scale.times_less(scores[step * kKeys + k][c], V::load(max + c * W));
         });
       });
       store_probabilities(p, sum, probabilities + step * lanes);
@@ -383,12 +384,14 @@ class AttentionTile {
   HEADWISE_INLINE void exponentiate_columns(const SoftmaxState<T>& state, i64 r, i64 first, i64 count) {
     using Columns = Vecs<T, N>;
     Columns max, sum = Columns::zero();
+    const auto scale = m_.products.scale();
     unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA {
       V first_max = V::broadcast(-kInfinity<T>);
       for (i64 j = 0; j < first; ++j)
         first_max = V::max(V::load(m_.scores + j * lanes_ + r + c * W), first_max);
       const V old_max = V::load(state.max + r + c * W);
-      const V new_max = raised(old_max, first_max, V::load(m_.block_max + r + c * W));
+      const V block_max = V::load(m_.block_max + r + c * W);
+      const V new_max = raised(old_max, scale.times(first_max), scale.times(block_max));
       new_max.store(state.max + r + c * W);
       max.each[c] = finite(new_max);
       power_of_2(old_max - max.each[c]).store(m_.rescale + r + c * W);
@@ -405,8 +408,9 @@ class AttentionTile {
     for (i64 j = 0; j < count; j += kKeys, scores += kKeys * lanes, probabilities += lanes) {
       Columns p[kKeys];
       unroll<kKeys>([&](auto k) HEADWISE_INLINE_LAMBDA {
-        p[k] = Columns::of(
-            [&](auto c) HEADWISE_INLINE_LAMBDA { return V::load(scores + k * lanes + c * W) - max.each[c]; });
+        p[k] = Columns::of([&](auto c) HEADWISE_INLINE_LAMBDA {
+          return scale.times_less(V::load(scores + k * lanes + c * W), max.each[c]);
+        });
       });
       store_probabilities(p, sum, probabilities);
     }

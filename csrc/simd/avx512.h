@@ -68,6 +68,7 @@ struct Vec<float> {
   friend Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
   friend Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  static Vec fms(Vec a, Vec b, Vec c) { return {_mm512_fmsub_ps(a.v, b.v, c.v)}; }
   // Not even the compiler may keep c in a register: where many are taken, another would be spilled for it.
   static HEADWISE_INLINE Vec fma(Vec a, Vec b, const float& c) {
     __asm__("vfmadd213ps %2%{1to16%}, %1, %0" : "+v"(a.v) : "v"(b.v), "m"(c));

@@ -55,6 +55,7 @@ struct Vec {
   friend Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
   // a b + c, rounded once where the CPU has the instruction.
   static Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+  static Vec fms(Vec a, Vec b, Vec c) { return {a.v * b.v - c.v}; }
   // The same with a number in memory, which needs no register where the CPU reads it as it multiplies.
   static Vec fma(Vec a, Vec b, const T& c) { return fma(a, b, broadcast(c)); }
   // b if either is NaN.
