@@ -69,8 +69,10 @@ class AttentionTile {
     memory.asked = false;
   }
 
-  // Asks in good time for what the thread's next tile needs, which begins at that row.
+  // Asks in good time for what the thread's next tile needs, which begins at that row; but not while a few
+  // queries wait for memory themselves.
   void expect(const HeadProblem<T>& next, i64 first_row) {
+    if (has_few_queries_) return;
     const i64 rows = min_of(kTileRows<T>, next.rows() - first_row);
     const i64 calls = (mask_.end() - mask_.begin()) / max_tile_rows<T>(kMaxTileVectors);
     next_ = {next, first_row, rows, next.key != p_.key, calls};
