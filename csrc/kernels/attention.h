@@ -94,9 +94,8 @@ hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& gr
   using T = typename Products::Real;
   if (grid.tiles() == 0) return HW_OK;
   // Where its cache holds a head a thread takes several tiles at once, and whole heads if there are many or
-  // they divide evenly, but few enough that all threads end together. Then it knows its next tile.
+  // they divide evenly, but few enough that all threads end together.
   const i64 tasks = grid.tiles() * each, heads = a.batch * a.num_kv_heads;
-  const bool far = grid.elements() * size_of(a.dtype) > kSharedCache;
   const i64 head_bytes = grid.most_keys() * (a.head_dim + a.value_dim) * size_of(a.dtype);
   i64 several = 1;
   if (head_bytes <= kCoreCache) {
@@ -104,20 +103,29 @@ hw_status for_each_tile(const hw_attention_params& a, const GridOf<Products>& gr
     const bool end_together = heads >= 16 * threads || (heads >= 4 * threads && heads % threads == 0);
     if (end_together) several = round_up(several, ceil_div(grid.tiles(), heads));
   }
+  // Then what a tile needs is asked for during the one before, for which the next task is taken early.
+  const bool far = several > 1 && grid.elements() * size_of(a.dtype) > kSharedCache;
   return with_tile_memory<Products>(
       a, threads, ceil_div(tasks, several), [&](TaskCounter& counter, auto& memory) {
         typename GridOf<Products>::Walk walk(grid);
-        for (i64 taken; (taken = counter.next()) >= 0;) {
-          const i64 end = min_of(tasks, (taken + 1) * several);
-          TileProblem<T> present = walk.at(taken * several / each);
-          for (i64 task = taken * several; task < end && !counter.stopped(); ++task) {
-            AttentionTile<Products> tile(present.head, present.first_row, memory);
-            const bool last = task + 1 == end;
-            const TileProblem<T> next = last ? present : walk.at((task + 1) / each);
-            if (!last && far) tile.expect(next.head, next.first_row);
-            run(present.head, tile, counter, task);
-            present = next;
+        i64 begin = 0, end = 0;  // of those taken and not yet begun
+        const auto next_task = [&]() -> i64 {
+          if (begin == end) {
+            const i64 taken = counter.next();
+            if (taken < 0) return -1;
+            begin = taken * several, end = min_of(tasks, begin + several);
           }
+          return begin++;
+        };
+        for (i64 task = next_task(), next = -1; task >= 0 && !counter.stopped(); task = next) {
+          const TileProblem<T> present = walk.at(task / each);
+          AttentionTile<Products> tile(present.head, present.first_row, memory);
+          if (far && (next = next_task()) >= 0) {
+            const TileProblem<T> ahead = walk.at(next / each);
+            tile.expect(ahead.head, ahead.first_row);
+          }
+          run(present.head, tile, counter, task);
+          if (!far) next = next_task();
         }
       });
 }
