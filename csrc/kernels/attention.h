@@ -13,6 +13,7 @@ constexpr i64 kCoreCache = 768 << 10;
 // What a call reads and writes comes fast enough from a shared cache of this size.
 constexpr i64 kSharedCache = 7 << 20;
 
+// A tile: which rows of which head.
 template <class T>
 struct TileProblem {
   HeadProblem<T> head;

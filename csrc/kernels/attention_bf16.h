@@ -30,10 +30,10 @@ class Bf16Products {
         probabilities_(arena.take<bf16_pair>(pairs_of(kMaxKeyBlock) * kRows)) {}
 
   // query_t[d / 2][r] = Q[r][d], Q[r][d + 1]; the lanes past the last row and the number past the last hold
-  // 0. Queries of bfloat16 are not multiplied by the scale: scores are, or what comes of them if nothing
-  // changes them before and the largest stays the largest.
+  // 0. Queries of bfloat16 are not multiplied by the scale: products are, at once or as the maximum is
+  // subtracted.
   void pack_queries(const HeadProblem<float>& p, i64 first, i64 rows, i64 lanes) {
-    const bool later = p.scale > 0 && !p.changes_scores();
+    const bool later = p.scores_are_products();
     scale_now_ = later ? 1 : p.scale;
     scale_later_ = later ? p.scale : 1;
     for (i64 r = 0; r < lanes; r += W) {
@@ -68,6 +68,7 @@ class Bf16Products {
                scaled(finish));
   }
 
+  // For scores_are_products().
   template <class Finish>
   HEADWISE_INLINE void score_all(const HeadProblem<float>& p, i64 begin, i64 count, i64 lanes,
                                  Finish&& finish) {

@@ -60,8 +60,8 @@ class AttentionTile {
         mask_(problem, first_row, rows_, lanes_, memory.mask),
         has_few_queries_(rows_ <= kFewQueries<T>),
         few_(problem, memory.products, memory.scores + kMaxKeyBlock * W, rows_),
-        keeps_max_(sizeof(T) < 8 && p_.scale > 0 && memory.detours == 0 && lanes_ == kTileRows<T> &&
-                   p_.head_dim <= kChain && !mask_.changes_scores()),
+        keeps_max_(sizeof(T) < 8 && memory.detours == 0 && lanes_ == kTileRows<T> && p_.head_dim <= kChain &&
+                   p_.scores_are_products()),
         knows_head_(memory.last_key == problem.key),
         was_asked_for_(memory.asked) {
     if (memory.detours > 0) --memory.detours;
