@@ -14,20 +14,20 @@ class Bf16Products {
 
  public:
   using Real = float;
+  using Number = bf16;
   static constexpr int kKeysPerStep = 2;
+  static constexpr i64 kFirstKeys = kKeysOfTile<bf16_pair, kKeysPerStep>;
   template <class Columns>
   static HEADWISE_INLINE Columns exp2(Columns x) {
     return power_of_2<Columns, CoarseExp2>(x);
   }
-  static i64 block(i64 head_dim) { return key_block<bf16>(head_dim); }
-
   Bf16Products(const hw_attention_params& a, Arena& arena)
       : query_t_(arena.take<bf16_pair>(kRows * pairs_of(a.head_dim))),
-        keys_(arena.take<bf16>(a.head_dim % 2 ? block(a.head_dim) * (a.head_dim + 1) : 0)),
-        block_pairs_(pairs_of(block(a.head_dim)) * round_up(a.value_dim, W)),
+        keys_(arena.take<bf16>(a.head_dim % 2 ? kKeyBlock * (a.head_dim + 1) : 0)),
+        block_pairs_(pairs_of(kKeyBlock) * round_up(a.value_dim, W)),
         kept_blocks_(clamp(kKeptBytes / max_of(i64(1), block_pairs_ * i64(sizeof(bf16_pair))), 1, kMaxKept)),
         kept_values_(arena.take<bf16_pair>(kept_blocks_ * block_pairs_)),
-        probabilities_(arena.take<bf16_pair>(pairs_of(kMaxKeyBlock) * kRows)) {}
+        probabilities_(arena.take<bf16_pair>(pairs_of(kKeyBlock) * kRows)) {}
 
   // query_t[d / 2][r] = Q[r][d], Q[r][d + 1]; the lanes past the last row and the number past the last hold
   // 0. Queries of bfloat16 are not multiplied by the scale: products are, at once or as the maximum is
@@ -96,8 +96,8 @@ class Bf16Products {
   // Interleaves a block of values, unless an earlier tile of the head has done so and its values fit.
   void load_values(const HeadProblem<float>& p, i64 begin, i64 count) {
     columns_ = round_up(p.value_dim, W);
-    const bool keeps = p.rows() > kRows && p.keys <= kept_blocks_ * block(p.head_dim);
-    const i64 number = keeps ? begin / block(p.head_dim) : 0;
+    const bool keeps = p.rows() > kRows && p.keys <= kept_blocks_ * kKeyBlock;
+    const i64 number = keeps ? begin / kKeyBlock : 0;
     values_ = kept_values_ + number * block_pairs_;
     Kept& kept = kept_[number];
     // The last of an odd number of values is paired with 0.
@@ -120,7 +120,7 @@ class Bf16Products {
   static HEADWISE_INLINE void store(const V (&p)[2], bf16_pair* to) { Pairs::pair(p[0], p[1]).store(to); }
   // Of one row, from its key j on.
   HEADWISE_INLINE void store_few(i64 r, i64 j, V p) const {
-    p.store(reinterpret_cast<bf16*>(probabilities_) + r * kMaxKeyBlock + j, V::first_lanes(W));
+    p.store(reinterpret_cast<bf16*>(probabilities_) + r * kKeyBlock + j, V::first_lanes(W));
   }
 
   template <class KeysOf, class Finish>
@@ -135,7 +135,7 @@ class Bf16Products {
   HEADWISE_INLINE void accumulate_few(const HeadProblem<float>& p, float*, i64 rows, i64 count,
                                       Finish&& finish, const Ahead& ask_ahead) {
     multiply<false, kFewQueries<bf16_pair>>(
-        Factor<bf16_pair>(probabilities_, pairs_of(kMaxKeyBlock) * i64(sizeof(bf16_pair)), 1), rows, values_,
+        Factor<bf16_pair>(probabilities_, pairs_of(kKeyBlock) * i64(sizeof(bf16_pair)), 1), rows, values_,
         columns_, p.value_dim, [=](i64) { return pairs_of(count); }, finish, ask_ahead);
   }
 

@@ -15,10 +15,10 @@ class FewQueries {
   static constexpr int W = V::kLanes;
   using Keys = Vecs<T, 4>;  // vectors that take the steps of a power of 2 together
   static constexpr i64 kStep = 4 * W;
-  static_assert(kMaxKeyBlock % kStep == 0);
+  static_assert(kKeyBlock % kStep == 0);
 
  public:
-  // scores: [rows][kMaxKeyBlock].
+  // scores: [rows][kKeyBlock].
   FewQueries(const HeadProblem<T>& problem, Products& products, T* scores, i64 rows)
       : p_(problem), products_(products), scores_(scores), rows_(rows) {}
 
@@ -33,7 +33,7 @@ class FewQueries {
     products_.score_few(p_, begin, count, rows_, values, [&]<int R>(i64 j, V(&s)[R]) HEADWISE_INLINE_LAMBDA {
       const auto present = V::first_lanes(count - j);
       unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-        V::select(present, s[r], minus_infinity).store(scores + r * kMaxKeyBlock + j);
+        V::select(present, s[r], minus_infinity).store(scores + r * kKeyBlock + j);
       });
       if (cold && !in_one_piece) {
         const i64 keys = min_of(i64(W), count - j);
@@ -43,20 +43,20 @@ class FewQueries {
     values.ask_for_rest();
     for (i64 r = 0; r < rows_; ++r)
       for (i64 j = round_up(count, W); j < round_up(count, kStep); j += W)
-        minus_infinity.store(scores + r * kMaxKeyBlock + j);
+        minus_infinity.store(scores + r * kKeyBlock + j);
   }
 
   // scores -> 2^(score - max), with max and sum brought up to date, and what the output so far is to be
   // multiplied by.
   HEADWISE_NOINLINE void exponentiate(const SoftmaxState<T>& state, T* rescale, i64 begin, i64 count) {
-    const i64 first = clamp(kFirstKeys - begin % Products::block(p_.head_dim), 0, count);
+    const i64 first = clamp(Products::kFirstKeys - begin % kKeyBlock, 0, count);
     T largest[W], first_largest[W], max[W], sums[W];
     V::broadcast(-kInfinity<T>).store(largest);
     V::broadcast(-kInfinity<T>).store(first_largest);
     V::zero().store(sums);
     for (i64 r = 0; r < rows_; ++r) {
-      largest[r] = largest_of(scores_ + r * kMaxKeyBlock, count);
-      first_largest[r] = largest_of(scores_ + r * kMaxKeyBlock, first);
+      largest[r] = largest_of(scores_ + r * kKeyBlock, count);
+      first_largest[r] = largest_of(scores_ + r * kKeyBlock, first);
     }
     const auto scale = products_.scale();
     const V old_max = V::load(state.max);
@@ -68,7 +68,7 @@ class FewQueries {
       for (i64 j = 0; j < count; j += kStep) {
         T* const scores = scores_ + j;
         unroll<rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-          T* const s = scores + r * kMaxKeyBlock;
+          T* const s = scores + r * kKeyBlock;
           const V row_max = V::broadcast(max[r]);
           const Keys p = Products::exp2(Keys::of(
               [&](auto i) HEADWISE_INLINE_LAMBDA { return scale.times_less(V::load(s + i * W), row_max); }));
@@ -78,7 +78,7 @@ class FewQueries {
           });
         });
         for (i64 k = 0; k < min_of(count - j, kStep); ++k)  // one after the other, as in lanes of rows
-          unroll<rows>([&](auto r) HEADWISE_INLINE_LAMBDA { sums[r] += scores[r * kMaxKeyBlock + k]; });
+          unroll<rows>([&](auto r) HEADWISE_INLINE_LAMBDA { sums[r] += scores[r * kKeyBlock + k]; });
       }
     });
     V::fma(V::load(state.sum), V::load(rescale), V::load(sums)).store(state.sum);
@@ -107,7 +107,7 @@ class FewQueries {
     V largest = V::broadcast(-kInfinity<T>);
     for (i64 j = 0; j < count; j += W) {
       V block[W];
-      for (i64 r = 0; r < W; ++r) block[r] = r < rows_ ? V::load(scores_ + r * kMaxKeyBlock + j) : V::zero();
+      for (i64 r = 0; r < W; ++r) block[r] = r < rows_ ? V::load(scores_ + r * kKeyBlock + j) : V::zero();
       V::transpose(block);
       for (i64 i = 0; i < min_of(i64(W), count - j); ++i) {
         block[i].store(turned + (j + i) * W);
@@ -122,7 +122,7 @@ class FewQueries {
       for (i64 i = 0; i < W; ++i)
         block[i] = j + i < count ? V::load(turned + (j + i) * W) : V::broadcast(-kInfinity<T>);
       V::transpose(block);
-      for (i64 r = 0; r < rows_; ++r) block[r].store(scores_ + r * kMaxKeyBlock + j);
+      for (i64 r = 0; r < rows_; ++r) block[r].store(scores_ + r * kKeyBlock + j);
     }
   }
 

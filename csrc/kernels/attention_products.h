@@ -12,13 +12,9 @@ template <class T>
 constexpr i64 kTileRows = Vec<T>::kLanes == 1 ? 16 : 256 / sizeof(T);
 
 // Keys a block: long enough that adding a block's P V to the output costs little, short enough that its
-// scores and values come from L1 and L2. Depends on the head dimension alone, as sums are formed by block.
-constexpr i64 kMaxKeyBlock = 128;
-static_assert(kMaxKeyBlock <= kChain);  // P V is one chain
-template <class T>
-constexpr i64 key_block(i64 head_dim) {
-  return head_dim * i64(sizeof(T)) <= 256 ? kMaxKeyBlock : kMaxKeyBlock / 2;
-}
+// scores and values come from L1 and L2. One number for all, as sums are formed by block.
+constexpr i64 kKeyBlock = 128;
+static_assert(kKeyBlock <= kChain);  // P V is one chain
 
 // Rows of a register tile of P V: half a cache line of each key's probabilities, which are read anew by the
 // tiles that share a line.
@@ -82,14 +78,18 @@ HEADWISE_INLINE void score_few(Factor<E> keys, i64 count, const E* query_t, i64 
       int(rows), [&](auto r) { multiply_transposed<r>(keys, count, query_t, depth, ahead, finish); });
 }
 
-// The same for a whole tile whose rows all attend the keys: a multiple of Unit, as are those of each C, and
-// kManyKeys at least, of which all C have nearly as many as fit; over a depth of one chain.
+// Keys of the tiles of score_all(): of its first one, and of none has more. A multiple of Unit.
+template <class E, int Unit>
+constexpr int kKeysOfTile = max_tile_rows<E>(kMaxTileVectors) / Unit * Unit;
+
+// The same for a whole tile whose rows all attend the keys: a multiple of Unit, and kManyKeys at least, of
+// which all C have nearly as many as fit; over a depth of one chain.
 constexpr i64 kManyKeys = 32;
 template <int Unit, class E, class Finish>
 HEADWISE_INLINE void score_all(Factor<E> keys, i64 count, const E* query_t, i64 lanes, i64 depth,
                                Finish&& finish) {
   constexpr i64 kWidth = kMaxTileVectors * Vec<E>::Sum::kLanes;
-  constexpr int kHeight = max_tile_rows<E>(kMaxTileVectors) / Unit * Unit;
+  constexpr int kHeight = kKeysOfTile<E, Unit>;
   static_assert(kManyKeys >= kHeight * (kHeight - Unit) / Unit);
   for (i64 lane = 0; lane < lanes; lane += kWidth)
     for_each_height<kHeight, Unit, kHeight - Unit>(count, [&](i64 j, auto h) HEADWISE_INLINE_LAMBDA {
@@ -112,18 +112,18 @@ class NativeProducts {
 
  public:
   using Real = T;
+  using Number = T;  // of queries, keys, values and output, if they are not to be widened
   static constexpr int kKeysPerStep = 1;
+  static constexpr i64 kFirstKeys = kKeysOfTile<T, kKeysPerStep>;
   template <class Columns>
   static HEADWISE_INLINE Columns exp2(Columns x) {
     return power_of_2(x);
   }
-  static i64 block(i64 head_dim) { return key_block<T>(head_dim); }
-
   NativeProducts(const hw_attention_params& a, Arena& arena)
       : query_t_(arena.take<T>(kTileRows<T> * a.head_dim)),
         wide_(size_of(a.dtype) != i64(sizeof(T))),
-        keys_(arena.take<T>(wide_ ? block(a.head_dim) * round_up(a.head_dim, W) : 0)),
-        values_(arena.take<T>(wide_ ? block(a.head_dim) * round_up(a.value_dim, W) : 0)) {}
+        keys_(arena.take<T>(wide_ ? kKeyBlock * round_up(a.head_dim, W) : 0)),
+        values_(arena.take<T>(wide_ ? kKeyBlock * round_up(a.value_dim, W) : 0)) {}
 
   // query_t[d][r] = scale Q[r][d]; the lanes past the last row hold 0.
   void pack_queries(const HeadProblem<T>& p, i64 first, i64 rows, i64 lanes) {
@@ -194,7 +194,7 @@ class NativeProducts {
   HEADWISE_INLINE void accumulate_few(const HeadProblem<T>& p, T* probabilities, i64 rows, i64 count,
                                       Finish&& finish, const Ahead& ask_ahead) {
     multiply<true, kFewQueries<T>>(
-        Factor<T>(probabilities, kMaxKeyBlock * i64(sizeof(T)), 1), rows, loaded_.data, loaded_.row,
+        Factor<T>(probabilities, kKeyBlock * i64(sizeof(T)), 1), rows, loaded_.data, loaded_.row,
         p.value_dim, [=](i64) { return count; }, finish, ask_ahead);
   }
 
@@ -221,12 +221,17 @@ class NativeProducts {
       const i64 present = min_of(i64(W), rows - r);
       const E* row[W] = {};
       p.find_queries(first + r, present, row);
+      const auto at = [&](i64 i) { return p.element(p.query_strides, first + r + i); };
+      const i64 next = at(W) - at(0);
       T* to = query_t_ + r;
       i64 d = 0;
       if (present == W)
         for (; d + W <= p.head_dim; d += W) {
           V block[W];
-          unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA { block[i] = V::load(row[i] + d, all) * scale; });
+          unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
+            block[i] = V::load(row[i] + d, all) * scale;
+            __builtin_prefetch(row[i] + d + next);
+          });
           V::transpose(block);
           unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA { block[i].store(to + (d + i) * lanes); });
         }

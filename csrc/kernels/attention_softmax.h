@@ -11,9 +11,6 @@ namespace {
 // values so much smaller: in float32 from 10^25 on.
 constexpr int kSlack = 32;
 
-// The first keys of a block, whose scores give a row that has none yet its first maximum.
-constexpr i64 kFirstKeys = 12;
-
 // The online softmax of a tile's rows over the keys seen so far. lanes is the number of rows rounded up to
 // whole vectors.
 template <class T>

@@ -14,14 +14,14 @@ namespace {
 // Tiles that go on in two steps at once after one that had to begin anew: their scores may be as uneven.
 constexpr int kDetours = 7;
 
-// Keys a split: a multiple of every key_block. Fixed, or bits would depend on the number of threads.
+// Keys a split: a multiple of kKeyBlock. Fixed, or bits would depend on the number of threads.
 constexpr i64 kSplit = 1024;
 
 // What one thread needs for a tile.
 template <class Products>
 struct TileMemory {
   using T = typename Products::Real;
-  using Mask = TileMask<T, kTileRows<T>, kMaxKeyBlock>;
+  using Mask = TileMask<T, kTileRows<T>, kKeyBlock>;
 
   Products products;
   typename Mask::Memory mask;
@@ -38,7 +38,7 @@ struct TileMemory {
         mask(arena),
         part(a.value_dim, arena),
         total(a.value_dim, arena),
-        scores(arena.take<T>(kMaxKeyBlock * kTileRows<T>)),
+        scores(arena.take<T>(kKeyBlock * kTileRows<T>)),
         block_max(arena.take<T>(kTileRows<T>)),
         rescale(arena.take<T>(kTileRows<T>)) {}
 };
@@ -46,6 +46,7 @@ struct TileMemory {
 template <class Products>
 class AttentionTile {
   using T = typename Products::Real;
+  using Number = typename Products::Number;
   using V = Vec<T>;
   static constexpr int W = V::kLanes;
 
@@ -59,7 +60,7 @@ class AttentionTile {
         width_(SoftmaxState<T>::padded(p_.value_dim)),
         mask_(problem, first_row, rows_, lanes_, memory.mask),
         has_few_queries_(rows_ <= kFewQueries<T>),
-        few_(problem, memory.products, memory.scores + kMaxKeyBlock * W, rows_),
+        few_(problem, memory.products, memory.scores + kKeyBlock * W, rows_),
         keeps_max_(sizeof(T) < 8 && memory.detours == 0 && lanes_ == kTileRows<T> && p_.head_dim <= kChain &&
                    p_.scores_are_products()),
         knows_head_(memory.last_key == problem.key),
@@ -87,7 +88,7 @@ class AttentionTile {
     pack_queries();
     const i64 first_split = mask_.begin() / kSplit, end_split = ceil_div(mask_.end(), kSplit);
     if (end_split - first_split == 1 && !p_.sinks) {  // merged with nothing it would have the same bits
-      attend_split(first_split, m_.total);
+      attend_split(first_split, m_.total, true);
     } else {
       reset_to_sinks(m_.total);
       for (i64 split = first_split; split < end_split; ++split) {
@@ -101,17 +102,19 @@ class AttentionTile {
 
   void pack_queries() {
     // Short sequences come fast enough without.
-    const bool far = mask_.end() - mask_.begin() > 2 * Products::block(p_.head_dim);
+    const bool far = mask_.end() - mask_.begin() > 2 * kKeyBlock;
     cold_ = far && (has_few_queries_ || !knows_head_);
     if (far && !was_asked_for_) RowsAhead::queries(p_, first_, rows_).ask(rows_);
     m_.products.pack_queries(p_, first_, rows_, lanes_);
   }
 
-  // One split's keys alone. A split that no row attends gives what merge() leaves no trace of.
-  void attend_split(i64 split, const SoftmaxState<T>& state) {
+  // One split's keys alone, and if it is the only one, the output. A split that no row attends gives what
+  // merge() leaves no trace of.
+  void attend_split(i64 split, const SoftmaxState<T>& state, bool only = false) {
     reset_sums(state);
     bool empty = true;
-    for_each_block(max_of(mask_.begin(), split * kSplit), min_of(mask_.end(), (split + 1) * kSplit),
+    const i64 end = min_of(mask_.end(), (split + 1) * kSplit);
+    for_each_block(max_of(mask_.begin(), split * kSplit), end,
                    [&](i64 begin, i64 count) {
                      const Cover cover = mask_.cover(begin, count);
                      if (cover == Cover::kNone) return;
@@ -129,7 +132,7 @@ class AttentionTile {
                          score_block(cover, begin, count);
                          exponentiate(state, begin, count);
                        }
-                       accumulate(state, empty, cover, begin, count);
+                       accumulate(state, empty, cover, begin, count, only && begin + count == end);
                      }
                      empty = false;
                    });
@@ -167,24 +170,7 @@ class AttentionTile {
   }
 
   void write_out(const SoftmaxState<T>& state) {
-    for (i64 r = 0; r < lanes_; r += W) reciprocal(V::load(state.sum + r)).store(m_.rescale + r);
-    with_element<T>(p_.dtype, [&](auto element) {
-      auto* out = reinterpret_cast<decltype(element)*>(p_.out);
-      const T *from = state.out, *weights = m_.rescale;
-      const i64 width = width_, count = p_.value_dim;
-      const auto all = V::first_lanes(W), tail = V::first_lanes(count - (width - W));
-      RowWalk walk = p_.walk(p_.out_strides, first_);
-      for (i64 r = 0; r < rows_; ++r, from += width) {
-        auto* to = out + walk.next();
-        const V weight = V::broadcast(weights[r]);
-        // Adding 0 turns the -0 of an underflow into the +0 that a masked key's 0 would have made.
-        const auto put = [&](i64 d, auto lanes) {
-          V::fma(V::load(from + d), weight, V::zero()).store(to + d, lanes);
-        };
-        for (i64 d = 0; d < width - W; d += W) put(d, all);
-        put(width - W, tail);
-      }
-    });
+    if (!written_) write_rows(state);
     if (p_.lse)
       for (i64 r = 0; r < rows_; ++r)
         p_.lse[p_.element(p_.lse_strides, first_ + r)] = log_sum_exp(state.max[r], state.sum[r]);
@@ -229,9 +215,8 @@ class AttentionTile {
   // what is left out before `begin`, an even number of keys, would add exact zeros.
   template <class F>
   void for_each_block(i64 begin, i64 end, F&& f) {
-    const i64 block = Products::block(p_.head_dim);
     for (i64 first = begin / 2 * 2; first < end;) {
-      const i64 count = min_of(block - first % block, end - first);
+      const i64 count = min_of(kKeyBlock - first % kKeyBlock, end - first);
       f(first, count);
       first += count;
     }
@@ -299,42 +284,46 @@ class AttentionTile {
   // that there are, in an empty state those of its first keys. False, and nothing done, if that cannot be or
   // some row needs a larger one.
   bool score_and_exponentiate(const SoftmaxState<T>& state, bool empty, Cover cover, i64 begin, i64 count) {
-    const i64 from = empty ? kFirstKeys : 0;
-    if (!keeps_max_ || cover != Cover::kAll || count - from < kManyKeys) return false;
-    if (count % Products::kKeysPerStep != 0) return false;
-    if (empty) {
-      if (begin % Products::block(p_.head_dim) != 0) return false;
-      score_block(cover, begin, kFirstKeys);
-      exponentiate(state, begin, kFirstKeys);
-    }
-    if (exponentiate_scores(state, begin, from, count)) return true;
+    if (!keeps_max_ || cover != Cover::kAll || count < kManyKeys) return false;
+    if (count % Products::kKeysPerStep != 0 || (empty && begin % kKeyBlock != 0)) return false;
+    if (exponentiate_scores(state, empty, begin, count)) return true;
     if (empty) reset_sums(state);
     keeps_max_ = false;
     m_.detours = kDetours;
     return false;
   }
 
-  // A block's keys from its key `from` on, the sums of those before being in the state. Not for float64,
-  // which is for accuracy and not worth the code.
-  HEADWISE_NOINLINE bool exponentiate_scores(const SoftmaxState<T>& state, i64 begin, i64 from, i64 count) {
+  // Not for float64, which is for accuracy and not worth the code.
+  HEADWISE_NOINLINE bool exponentiate_scores(const SoftmaxState<T>& state, bool empty, i64 begin, i64 count) {
     if constexpr (sizeof(T) < 8) {
       T* const block_sum = m_.block_max;
-      for (i64 r = 0; r < lanes_; r += W) (from ? V::load(state.sum + r) : V::zero()).store(block_sum + r);
-      m_.products.score_all(p_, begin + from, count - from, lanes_,
+      for (i64 r = 0; r < lanes_; r += W) V::zero().store(block_sum + r);
+      m_.products.score_all(p_, begin, count, lanes_,
                             [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
-                              if (lane == 0) ask(begin, count, from + j, R);
-                              exponentiate_tile(s, state.max + lane, from + j, lane, block_sum + lane);
+                              if (lane == 0) ask(begin, count, j, R);
+                              if constexpr (R == Products::kFirstKeys)
+                                if (empty && j == 0) start_max(s, state.max + lane);
+                              exponentiate_tile(s, state.max + lane, j, lane, block_sum + lane);
                             });
       bool kept = true;
       for (i64 r = 0; r < lanes_; r += W) kept &= keeps_max(V::load(block_sum + r));
       if (!kept) return false;
       for (i64 r = 0; r < lanes_; r += W) {
-        const V before = from ? V::zero() : V::load(state.sum + r);
-        (before + V::load(block_sum + r)).store(state.sum + r);
+        (V::load(state.sum + r) + V::load(block_sum + r)).store(state.sum + r);
         V::broadcast(T(1)).store(m_.rescale + r);
       }
     }
     return true;
+  }
+
+  template <int R, int C>
+  HEADWISE_INLINE void start_max(V (&scores)[R][C], T* max) {
+    const auto scale = m_.products.scale();
+    unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
+      V largest = V::broadcast(-kInfinity<T>);
+      unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA { largest = V::max(scores[r][c], largest); });
+      scale.times(largest).store(max + c * W);
+    });
   }
 
   template <int R, int C>
@@ -373,7 +362,7 @@ class AttentionTile {
 
   // scores -> 2^(score - max), with max and sum brought up to date.
   HEADWISE_NOINLINE void exponentiate(const SoftmaxState<T>& state, i64 begin, i64 count) {
-    const i64 first = clamp(kFirstKeys - begin % Products::block(p_.head_dim), 0, count);
+    const i64 first = clamp(Products::kFirstKeys - begin % kKeyBlock, 0, count);
     for (i64 r = 0; r < lanes_;) {
       const int vectors = int(min_of(i64(kMaxTileVectors), (lanes_ - r) / W));
       with_constant<kMaxTileVectors>(vectors,
@@ -423,14 +412,20 @@ class AttentionTile {
   }
 
   // out = rescale out + P V, or P V where out is still empty. A block is summed by itself and then added:
-  // less rounding than one chain.
+  // less rounding than one chain. What the last one is added to is written at once, if it can be.
   HEADWISE_NOINLINE void accumulate(const SoftmaxState<T>& state, bool empty, Cover cover, i64 begin,
-                                    i64 count) {
+                                    i64 count, bool last) {
     m_.products.load_values(p_, begin, count);
-    if (cover == Cover::kSome && !m_.products.values_finite(p_, count))
+    if (cover == Cover::kSome && !m_.products.values_finite(p_, count)) {
       m_.products.accumulate_attended(p_, mask_, m_.scores, count, rows_, lanes_, added_to(state, empty));
-    else
+    } else if (last && writes_at_once()) {
+      invert(state.sum, m_.block_max);
+      m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count),
+                             written_after(state, empty, m_.block_max));
+      written_ = true;
+    } else {
       m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count), added_to(state, empty));
+    }
   }
 
   auto added_to(const SoftmaxState<T>& state, bool empty) const {
@@ -449,6 +444,59 @@ class AttentionTile {
         forget_origin(out);
       });
     };
+  }
+
+  // Where a register tile holds whole rows, as they are to lie in memory.
+  bool writes_at_once() const {
+    return width_ <= kMaxTileVectors * W && size_of(p_.dtype) == i64(sizeof(Number));
+  }
+
+  // As added_to(), but each sum goes out, times the row's inverse.
+  auto written_after(const SoftmaxState<T>& state, bool empty, const T* inverse) const {
+    return [&state, empty, inverse, this, walk = p_.walk(p_.out_strides, first_)]<int R, int C>(
+               i64 row, i64, V(&sum)[R][C]) mutable HEADWISE_INLINE_LAMBDA {
+      const i64 width = width_;
+      const T *before = state.out + row * width, *rescale = m_.rescale + row, *inverses = inverse + row;
+      const bool first = empty;
+      const auto all = V::first_lanes(W), tail = V::first_lanes(p_.value_dim - (C - 1) * W);
+      unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+        auto* out = reinterpret_cast<Number*>(p_.out) + walk.next();
+        const V weight = V::broadcast(rescale[r]), factor = V::broadcast(inverses[r]);
+        unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
+          const V sums = first ? sum[r][c] : V::fma(V::load(before + c * W), weight, sum[r][c]);
+          const V normalized = V::fma(sums, factor, V::zero());
+          normalized.store(out + c * W, c + 1 < C ? all : tail);
+        });
+        before += width;
+        forget_origin(before);
+      });
+    };
+  }
+
+  // 1 / sum, but 0 and not infinity for a row that attended nothing.
+  void invert(const T* sum, T* inverse) const {
+    for (i64 r = 0; r < lanes_; r += W) reciprocal(V::load(sum + r)).store(inverse + r);
+  }
+
+  void write_rows(const SoftmaxState<T>& state) {
+    invert(state.sum, m_.rescale);
+    with_element<T>(p_.dtype, [&](auto element) {
+      auto* out = reinterpret_cast<decltype(element)*>(p_.out);
+      const T *from = state.out, *weights = m_.rescale;
+      const i64 width = width_, count = p_.value_dim;
+      const auto all = V::first_lanes(W), tail = V::first_lanes(count - (width - W));
+      RowWalk walk = p_.walk(p_.out_strides, first_);
+      for (i64 r = 0; r < rows_; ++r, from += width) {
+        auto* to = out + walk.next();
+        const V weight = V::broadcast(weights[r]);
+        // Adding 0 turns the -0 of an underflow into the +0 that a masked key's 0 would have made.
+        const auto put = [&](i64 d, auto lanes) {
+          V::fma(V::load(from + d), weight, V::zero()).store(to + d, lanes);
+        };
+        for (i64 d = 0; d < width - W; d += W) put(d, all);
+        put(width - W, tail);
+      }
+    });
   }
 
   // f(row, begin, count, p) from scores[j][row].
@@ -473,7 +521,8 @@ class AttentionTile {
   FewQueries<Products> few_;
   bool keeps_max_;  // score_and_exponentiate() can be tried: no score was too large so far
   bool knows_head_, was_asked_for_;
-  bool cold_ = false;  // keys and values are far away
+  bool cold_ = false;     // keys and values are far away
+  bool written_ = false;  // the output
   TileAhead next_;
 };
 

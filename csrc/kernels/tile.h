@@ -52,7 +52,7 @@ class Factor {
 
 // Products summed in one chain. A longer sum adds up such chains, in order: one chain of 1536 would round
 // 2.5 times as much as a BLAS does, and 24 additions an element and 192 products are lost in the noise.
-constexpr i64 kChain = 192;
+constexpr i64 kChain = 256;
 
 // What comes with each step of a product: nothing, or memory is asked for that will be needed later.
 struct NothingAhead {
