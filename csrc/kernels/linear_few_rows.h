@@ -9,7 +9,7 @@ namespace {
 // With more rows the time goes into multiplying, for which tiles over the whole depth do better.
 constexpr i64 kFewRows = 96;
 
-// The weight is cut into pieces of one chain of sums. All tiles of rows work on one piece, and meanwhile
+// The weight is cut into pieces, parts of a chain of sums. All tiles of rows work on one piece, and meanwhile
 // fetch the next into L2, each its share of the cache lines. The results are those of multiply_into().
 template <class E>
 class FewRows {
@@ -19,6 +19,8 @@ class FewRows {
   static constexpr i64 kColumns = kLinearTileVectors * Sum::kLanes;
   static constexpr i64 kLine = 64 / sizeof(E);
   static constexpr int kLinesPerStep = int(kColumns / kLine);
+  static constexpr i64 kPiece = 192;
+  static_assert(kChain % kPiece == 0);
 
  public:
   // sums[row][column] = x[row] . column, for kColumns columns of a panel.
@@ -27,17 +29,20 @@ class FewRows {
     const i64 tiles = ceil_div(rows, i64(kMaxHeight));
     // For one row the weight is read as fast as it comes, and in order: the CPU foresees that by itself.
     const i64 share = rows == 1 ? 0 : ceil_div(i64(kLinesPerStep), tiles);
-    for (i64 begin = 0; begin < steps; begin += kChain) {
-      const i64 end = min_of(steps, begin + kChain);
+    alignas(64) Number chains[kFewRows * kColumns];  // begun by earlier pieces
+    for (i64 begin = 0; begin < steps; begin += kPiece) {
+      const i64 end = min_of(steps, begin + kPiece);
+      const bool ends_chain = end % kChain == 0 || end == steps;
       i64 row = 0;
       for (i64 tile = 0; tile < tiles; ++tile) {
         const i64 line = tile * share;
-        const E* ahead = panel + kChain * kLanes + line * kLine;
+        const E* ahead = panel + kPiece * kLanes + line * kLine;
         const int height = int(ceil_div(rows - row, tiles - tile));
         with_constant<kMaxHeight>(height, [&](auto h) {
           with_lines<kLinesPerStep>(line < kLinesPerStep ? share : 0, [&](auto lines) {
-            add_piece<decltype(h)::value, decltype(lines)::value>(x.from(row), panel, begin, end, ahead,
-                                                                  sums + row * kColumns);
+            add_piece<decltype(h)::value, decltype(lines)::value>(
+                x.from(row), panel, begin, end, ahead, chains + row * kColumns,
+                ends_chain ? sums + row * kColumns : nullptr);
           });
         });
         row += height;
@@ -54,22 +59,26 @@ class FewRows {
     f(Int<Max>{});
   }
 
+  // Goes on with each sum's chain, and adds it to the sums where it ends.
   template <int Rows, int Lines>
   static HEADWISE_INLINE void add_piece(Factor<E> x, const E* panel, i64 begin, i64 end, const E* ahead,
-                                        Number* sums) {
+                                        Number* chains, Number* sums) {
     Sum c[Rows][kLinearTileVectors];
-    for_each_vector<kLinearTileVectors>(c, [&](Sum& s, i64) HEADWISE_INLINE_LAMBDA { s = Sum::zero(); });
+    const bool starts_chain = begin % kChain == 0;
+    for_each_vector<kLinearTileVectors>(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA {
+      s = starts_chain ? Sum::zero() : Sum::load(chains + at);
+    });
     multiply_steps<Rows, kLinearTileVectors, false>(
         x, panel, kLanes, begin, end, typename Vec<E>::Mask{}, c, [&](i64 k) HEADWISE_INLINE_LAMBDA {
           unroll<Lines>([&](auto line) HEADWISE_INLINE_LAMBDA {
             __builtin_prefetch(ahead + k * kLanes + line * kLine, 0, 2);
           });
         });
-    if (begin > 0)
+    if (sums && begin >= kChain)
       for_each_vector<kLinearTileVectors>(
           c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(sums + at) + s; });
-    for_each_vector<kLinearTileVectors>(c,
-                                        [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(sums + at); });
+    Number* const to = sums ? sums : chains;
+    for_each_vector<kLinearTileVectors>(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(to + at); });
   }
 };
 
