@@ -158,8 +158,8 @@ hw_status attention_by_splits(const hw_attention_params& a, const GridOf<Product
     status = for_each_tile<Products>(a, grid, threads, 1, [&](auto&, auto& tile, auto&, i64 number) {
       const SoftmaxState<T> total = state(number, wave);
       if (first == 0) tile.reset_to_sinks(total);
-      for (i64 i = 0; i < count; ++i) tile.merge(total, state(number, i));
-      if (first + count == splits) tile.write_out(total);
+      for (i64 i = 0; i < count; ++i) tile.output().merge(total, state(number, i));
+      if (first + count == splits) tile.output().write(total);
     });
   }
   free(memory);

@@ -194,8 +194,8 @@ class NativeProducts {
   HEADWISE_INLINE void accumulate_few(const HeadProblem<T>& p, T* probabilities, i64 rows, i64 count,
                                       Finish&& finish, const Ahead& ask_ahead) {
     multiply<true, kFewQueries<T>>(
-        Factor<T>(probabilities, kKeyBlock * i64(sizeof(T)), 1), rows, loaded_.data, loaded_.row,
-        p.value_dim, [=](i64) { return count; }, finish, ask_ahead);
+        Factor<T>(probabilities, kKeyBlock * i64(sizeof(T)), 1), rows, loaded_.data, loaded_.row, p.value_dim,
+        [=](i64) { return count; }, finish, ask_ahead);
   }
 
   // The same sums over attended keys alone, since 0 times an infinity or a NaN is not 0.

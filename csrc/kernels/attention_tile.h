@@ -8,6 +8,7 @@
 #include "attention_ahead.h"
 #include "attention_few_queries.h"
 #include "attention_mask.h"
+#include "attention_output.h"
 
 namespace {
 
@@ -46,7 +47,6 @@ struct TileMemory {
 template <class Products>
 class AttentionTile {
   using T = typename Products::Real;
-  using Number = typename Products::Number;
   using V = Vec<T>;
   static constexpr int W = V::kLanes;
 
@@ -57,9 +57,9 @@ class AttentionTile {
         first_(first_row),
         rows_(min_of(kTileRows<T>, problem.rows() - first_row)),
         lanes_(round_up(rows_, W)),
-        width_(SoftmaxState<T>::padded(p_.value_dim)),
         mask_(problem, first_row, rows_, lanes_, memory.mask),
         has_few_queries_(rows_ <= kFewQueries<T>),
+        output_(problem, first_row, rows_, memory.rescale, memory.block_max),
         few_(problem, memory.products, memory.scores + kKeyBlock * W, rows_),
         keeps_max_(sizeof(T) < 8 && memory.detours == 0 && lanes_ == kTileRows<T> && p_.head_dim <= kChain &&
                    p_.scores_are_products()),
@@ -93,11 +93,11 @@ class AttentionTile {
       reset_to_sinks(m_.total);
       for (i64 split = first_split; split < end_split; ++split) {
         attend_split(split, m_.part);
-        merge(m_.total, m_.part);
+        output_.merge(m_.total, m_.part);
         if (stopped()) return;
       }
     }
-    write_out(m_.total);
+    output_.write(m_.total);
   }
 
   void pack_queries() {
@@ -114,35 +114,34 @@ class AttentionTile {
     reset_sums(state);
     bool empty = true;
     const i64 end = min_of(mask_.end(), (split + 1) * kSplit);
-    for_each_block(max_of(mask_.begin(), split * kSplit), end,
-                   [&](i64 begin, i64 count) {
-                     const Cover cover = mask_.cover(begin, count);
-                     if (cover == Cover::kNone) return;
-                     if (has_few_queries_ && cover == Cover::kAll) {
-                       if (mask_.changes_scores()) {
-                         score_block(cover, begin, count);
-                         few_.turn_back(count, m_.scores);
-                       } else {
-                         few_.score(begin, count, cold_);
-                       }
-                       few_.exponentiate(state, m_.rescale, begin, count);
-                       few_.accumulate(begin, count, cold_ ? mask_.end() : 0, added_to(state, empty));
-                     } else {
-                       if (!score_and_exponentiate(state, empty, cover, begin, count)) {
-                         score_block(cover, begin, count);
-                         exponentiate(state, begin, count);
-                       }
-                       accumulate(state, empty, cover, begin, count, only && begin + count == end);
-                     }
-                     empty = false;
-                   });
-    if (empty) reset_out(state);
+    for_each_block(max_of(mask_.begin(), split * kSplit), end, [&](i64 begin, i64 count) {
+      const Cover cover = mask_.cover(begin, count);
+      if (cover == Cover::kNone) return;
+      if (has_few_queries_ && cover == Cover::kAll) {
+        if (mask_.changes_scores()) {
+          score_block(cover, begin, count);
+          few_.turn_back(count, m_.scores);
+        } else {
+          few_.score(begin, count, cold_);
+        }
+        few_.exponentiate(state, m_.rescale, begin, count);
+        few_.accumulate(begin, count, cold_ ? mask_.end() : 0, output_.added_to(state, empty));
+      } else {
+        if (!score_and_exponentiate(state, empty, cover, begin, count)) {
+          score_block(cover, begin, count);
+          exponentiate(state, begin, count);
+        }
+        accumulate(state, empty, cover, begin, count, only && begin + count == end);
+      }
+      empty = false;
+    });
+    if (empty) output_.reset(state);
   }
 
   // The state before any key: an extra logit for each row, if the heads have one.
   void reset_to_sinks(const SoftmaxState<T>& state) {
     reset_sums(state);
-    reset_out(state);
+    output_.reset(state);
     if (!p_.sinks) return;
     for (i64 r = 0; r < lanes_; ++r) {
       state.max[r] = T(p_.sinks[(first_ + r) % p_.group] * kLog2E<double>);
@@ -150,31 +149,7 @@ class AttentionTile {
     }
   }
 
-  // total = total and part, weighted by 2^(their max - the larger one).
-  void merge(const SoftmaxState<T>& total, const SoftmaxState<T>& part) {
-    for (i64 r = 0; r < lanes_; r += W) {
-      const V total_max = V::load(total.max + r), part_max = V::load(part.max + r);
-      const V max = V::max(part_max, total_max);
-      const V total_weight = power_of_2(total_max - finite(max));
-      const V part_weight = power_of_2(part_max - finite(max));
-      max.store(total.max + r);
-      V::fma(V::load(total.sum + r), total_weight, V::load(part.sum + r) * part_weight).store(total.sum + r);
-      total_weight.store(m_.rescale + r);
-      part_weight.store(m_.block_max + r);
-    }
-    for (i64 r = 0; r < rows_; ++r)
-      for (i64 d = r * width_; d < (r + 1) * width_; d += W) {
-        const V part_out = V::load(part.out + d) * V::broadcast(m_.block_max[r]);
-        V::fma(V::load(total.out + d), V::broadcast(m_.rescale[r]), part_out).store(total.out + d);
-      }
-  }
-
-  void write_out(const SoftmaxState<T>& state) {
-    if (!written_) write_rows(state);
-    if (p_.lse)
-      for (i64 r = 0; r < rows_; ++r)
-        p_.lse[p_.element(p_.lse_strides, first_ + r)] = log_sum_exp(state.max[r], state.sum[r]);
-  }
+  TileOutput<Products>& output() { return output_; }
 
   // f(row, begin, count, p) for each row and vector p of its probabilities, those of the keys
   // [begin, begin + count), in ascending order until all keys have been met. Two passes over the keys.
@@ -222,9 +197,6 @@ class AttentionTile {
     }
   }
 
-  void reset_out(const SoftmaxState<T>& state) {
-    for (i64 i = 0; i < rows_ * width_; i += W) V::zero().store(state.out + i);
-  }
   void reset_sums(const SoftmaxState<T>& state) {
     for (i64 r = 0; r < lanes_; r += W) {
       V::broadcast(-kInfinity<T>).store(state.max + r);
@@ -411,92 +383,21 @@ class AttentionTile {
     });
   }
 
-  // out = rescale out + P V, or P V where out is still empty. A block is summed by itself and then added:
-  // less rounding than one chain. What the last one is added to is written at once, if it can be.
+  // Adds P V to the output so far. A block is summed by itself before: less rounding than one chain. What the
+  // last one is added to is written at once, if it can be.
   HEADWISE_NOINLINE void accumulate(const SoftmaxState<T>& state, bool empty, Cover cover, i64 begin,
                                     i64 count, bool last) {
     m_.products.load_values(p_, begin, count);
-    if (cover == Cover::kSome && !m_.products.values_finite(p_, count)) {
-      m_.products.accumulate_attended(p_, mask_, m_.scores, count, rows_, lanes_, added_to(state, empty));
-    } else if (last && writes_at_once()) {
-      invert(state.sum, m_.block_max);
-      m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count),
-                             written_after(state, empty, m_.block_max));
-      written_ = true;
-    } else {
-      m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count), added_to(state, empty));
-    }
-  }
-
-  auto added_to(const SoftmaxState<T>& state, bool empty) const {
-    return [&state, empty, this]<int R, int C>(i64 row, i64 d, V(&sum)[R][C]) HEADWISE_INLINE_LAMBDA {
-      const i64 width = width_;
-      T* out = state.out + row * width + d;
-      const T* rescale = m_.rescale + row;
-      const bool first = empty;
-      unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-        const V weight = V::broadcast(rescale[r]);
-        unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
-          T* o = out + c * W;
-          (first ? sum[r][c] : V::fma(V::load(o), weight, sum[r][c])).store(o);
-        });
-        out += width;
-        forget_origin(out);
-      });
+    const auto add = [&](auto&& finish) HEADWISE_INLINE_LAMBDA {
+      m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count), finish);
     };
-  }
-
-  // Where a register tile holds whole rows, as they are to lie in memory.
-  bool writes_at_once() const {
-    return width_ <= kMaxTileVectors * W && size_of(p_.dtype) == i64(sizeof(Number));
-  }
-
-  // As added_to(), but each sum goes out, times the row's inverse.
-  auto written_after(const SoftmaxState<T>& state, bool empty, const T* inverse) const {
-    return [&state, empty, inverse, this, walk = p_.walk(p_.out_strides, first_)]<int R, int C>(
-               i64 row, i64, V(&sum)[R][C]) mutable HEADWISE_INLINE_LAMBDA {
-      const i64 width = width_;
-      const T *before = state.out + row * width, *rescale = m_.rescale + row, *inverses = inverse + row;
-      const bool first = empty;
-      const auto all = V::first_lanes(W), tail = V::first_lanes(p_.value_dim - (C - 1) * W);
-      unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-        auto* out = reinterpret_cast<Number*>(p_.out) + walk.next();
-        const V weight = V::broadcast(rescale[r]), factor = V::broadcast(inverses[r]);
-        unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
-          const V sums = first ? sum[r][c] : V::fma(V::load(before + c * W), weight, sum[r][c]);
-          const V normalized = V::fma(sums, factor, V::zero());
-          normalized.store(out + c * W, c + 1 < C ? all : tail);
-        });
-        before += width;
-        forget_origin(before);
-      });
-    };
-  }
-
-  // 1 / sum, but 0 and not infinity for a row that attended nothing.
-  void invert(const T* sum, T* inverse) const {
-    for (i64 r = 0; r < lanes_; r += W) reciprocal(V::load(sum + r)).store(inverse + r);
-  }
-
-  void write_rows(const SoftmaxState<T>& state) {
-    invert(state.sum, m_.rescale);
-    with_element<T>(p_.dtype, [&](auto element) {
-      auto* out = reinterpret_cast<decltype(element)*>(p_.out);
-      const T *from = state.out, *weights = m_.rescale;
-      const i64 width = width_, count = p_.value_dim;
-      const auto all = V::first_lanes(W), tail = V::first_lanes(count - (width - W));
-      RowWalk walk = p_.walk(p_.out_strides, first_);
-      for (i64 r = 0; r < rows_; ++r, from += width) {
-        auto* to = out + walk.next();
-        const V weight = V::broadcast(weights[r]);
-        // Adding 0 turns the -0 of an underflow into the +0 that a masked key's 0 would have made.
-        const auto put = [&](i64 d, auto lanes) {
-          V::fma(V::load(from + d), weight, V::zero()).store(to + d, lanes);
-        };
-        for (i64 d = 0; d < width - W; d += W) put(d, all);
-        put(width - W, tail);
-      }
-    });
+    if (cover == Cover::kSome && !m_.products.values_finite(p_, count))
+      m_.products.accumulate_attended(p_, mask_, m_.scores, count, rows_, lanes_,
+                                      output_.added_to(state, empty));
+    else if (last && output_.can_be_written_by_tiles())
+      add(output_.written_after(state, empty));
+    else
+      add(output_.added_to(state, empty));
   }
 
   // f(row, begin, count, p) from scores[j][row].
@@ -515,14 +416,14 @@ class AttentionTile {
 
   const HeadProblem<T>& p_;
   TileMemory<Products>& m_;
-  i64 first_, rows_, lanes_, width_;
+  i64 first_, rows_, lanes_;
   typename TileMemory<Products>::Mask mask_;
   bool has_few_queries_;
+  TileOutput<Products> output_;
   FewQueries<Products> few_;
   bool keeps_max_;  // score_and_exponentiate() can be tried: no score was too large so far
   bool knows_head_, was_asked_for_;
-  bool cold_ = false;     // keys and values are far away
-  bool written_ = false;  // the output
+  bool cold_ = false;  // keys and values are far away
   TileAhead next_;
 };
 
