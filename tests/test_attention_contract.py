@@ -93,17 +93,19 @@ def mixed_options(rng, mask, shape, dtype):
 
 def problem_of(kind, mask, dtype):
     rng = np.random.default_rng(7)
-    Hq, Hkv, Sq, Sk, dim = HQ, HKV, SQ, SK, D
-    if kind == "wide":
-        dim = 200
-    if kind == "long":  # keys in more than one part of 960
+    Hq, Hkv, Sq, Sk, dim, value_dim = HQ, HKV, SQ, SK, D, DV
+    if kind == "wide":  # more than a chain of products, and more than a register tile of columns
+        dim, value_dim = 400, 100
+    if kind == "long":  # keys in more than one part of 1024
         Hq, Hkv, Sq, Sk = 2, 1, 3, 2100
     if kind in ("blocks", "rising"):  # whole blocks of keys after the first
         Sk = 400
-    sizes = (B, Hq, Sq, dim), (B, Hkv, Sk, dim), (B, Hkv, Sk, DV)
+    sizes = (B, Hq, Sq, dim), (B, Hkv, Sk, dim), (B, Hkv, Sk, value_dim)
     q, k, v = (rng.standard_normal(size) for size in sizes)
     if kind == "rising":  # a block's largest scores are far above those before, in some rows
         k *= np.linspace(0.1, 16, Sk)[:, None]
+    if kind == "infinite":  # the first scores, by which the others would be measured, are -inf
+        q[..., 0], k[..., :7, 0] = np.abs(q[..., 0]), -np.inf
     if kind == "sharp":  # most probabilities underflow to 0
         q *= 60
     if kind == "tiny":  # products underflow, some of them to -0
@@ -124,6 +126,8 @@ PROBLEMS = [
     ("rising", "full"),
     ("rising", "causal"),
     ("wide", "causal"),
+    ("infinite", "full"),
+    ("infinite", "causal"),
     ("sharp", "full"),
     ("sharp", "mixed_float"),
     ("tiny", "full"),
@@ -338,7 +342,7 @@ def test_packed_or_dense(isa, problem):
     heads, queries, keys = problem.q.shape[1], problem.q.shape[2], problem.k.shape[2]
     cu_q, cu_k = np.arange(B + 1) * queries, np.arange(B + 1) * keys
     packed, packed_lse = hw.attention_varlen(q, k, v, cu_q, cu_k, **options)
-    assert_same_bits(packed.reshape(B, queries, heads, DV).swapaxes(1, 2), out)
+    assert_same_bits(packed.reshape(B, queries, heads, -1).swapaxes(1, 2), out)
     assert_same_bits(packed_lse.reshape(heads, B, queries).swapaxes(0, 1), lse)
 
 

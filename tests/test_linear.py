@@ -103,7 +103,7 @@ def test_attributes(activation, dtype):
     assert (linear.activation, linear.dtype) == (activation, dtype)
 
 
-@pytest.mark.parametrize("K", [70, 96, 192, 193, 385])
+@pytest.mark.parametrize("K", [70, 192, 193, 384, 385, 600])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_bits_of_a_row_do_not_depend_on_the_others(isa, dtype, rng, activation, K):
     a = draw(rng, (200, 75, K), dtype)

@@ -76,7 +76,7 @@ class Linear:
     Notes
     -----
     The bits of a row of the result depend on that row alone, not on the other rows or the number of
-    threads: each element is one chain of fused multiply-adds over K (or several, of 192 steps,
+    threads: each element is one chain of fused multiply-adds over K (or several, of 384 steps,
     added in order).
 
     GeGLU and SwiGLU: Shazeer, "GLU Variants Improve Transformer" (2020). int8 by rows of the input
