@@ -29,29 +29,27 @@ class Bf16Products {
         kept_values_(arena.take<bf16_pair>(kept_blocks_ * block_pairs_)),
         probabilities_(arena.take<bf16_pair>(pairs_of(kKeyBlock) * kRows)) {}
 
-  // query_t[d / 2][r] = Q[r][d], Q[r][d + 1]; the lanes past the last row and the number past the last hold
-  // 0. Queries of bfloat16 are not multiplied by the scale: products are, at once or as the maximum is
+  // query_t[d / 2][r] = Q[r][d], Q[r][d + 1]; the lanes past the last row repeat it, the number past the last
+  // is 0. Queries of bfloat16 are not multiplied by the scale: products are, at once or as the maximum is
   // subtracted.
   void pack_queries(const HeadProblem<float>& p, i64 first, i64 rows, i64 lanes) {
     const bool later = p.scores_are_products();
     scale_now_ = later ? 1 : p.scale;
     scale_later_ = later ? p.scale : 1;
     for (i64 r = 0; r < lanes; r += W) {
-      const i64 present = min_of(i64(W), rows - r);
-      const bf16* row[W] = {};
-      p.find_queries(first + r, present, row);
+      const bf16* row[W];
+      p.find_queries(first + r, min_of(i64(W), rows - r), row);
       for (i64 d = 0; d < p.head_dim; d += 2 * W) {
         const i64 pairs = min_of(i64(W), pairs_of(p.head_dim - d));
         V block[W];  // pairs, which only move here
-        if (present == W && d + 2 * W <= p.head_dim)
+        if (d + 2 * W <= p.head_dim)
           unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
             block[i] = V::load(reinterpret_cast<const float*>(row[i] + d));
           });
         else
           for (i64 i = 0; i < W; ++i) {
             bf16 some[2 * W] = {};
-            if (i < present)
-              __builtin_memcpy(some, row[i] + d, size_t(2 * min_of(i64(2 * W), p.head_dim - d)));
+            __builtin_memcpy(some, row[i] + d, size_t(2 * (p.head_dim - d)));
             block[i] = V::load(reinterpret_cast<const float*>(some));
           }
         V::transpose(block);

@@ -78,11 +78,12 @@ struct HeadProblem {
     return mask + (r / group * mask_row + r % group * mask_head) * size_of(mask_dtype);
   }
 
-  // Where rows first .. first + count - 1 of the queries, of E, begin.
+  // Where rows first .. first + count - 1 of the queries, of E, begin; the last stands for those past it.
   template <class E, int W>
   void find_queries(i64 first, i64 count, const E* (&row)[W]) const {
     RowWalk rows = walk(query_strides, first);
     for (i64 i = 0; i < count; ++i) row[i] = reinterpret_cast<const E*>(query) + rows.next();
+    for (i64 i = count; i < W; ++i) row[i] = row[i - 1];
   }
 
   // The keys that a window leaves to row r: [first_key, end_key).

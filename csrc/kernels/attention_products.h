@@ -125,7 +125,7 @@ class NativeProducts {
         keys_(arena.take<T>(wide_ ? kKeyBlock * round_up(a.head_dim, W) : 0)),
         values_(arena.take<T>(wide_ ? kKeyBlock * round_up(a.value_dim, W) : 0)) {}
 
-  // query_t[d][r] = scale Q[r][d]; the lanes past the last row hold 0.
+  // query_t[d][r] = scale Q[r][d]; the lanes past the last row repeat it.
   void pack_queries(const HeadProblem<T>& p, i64 first, i64 rows, i64 lanes) {
     with_element<T>(p.dtype, [&](auto e) { pack_queries_of<decltype(e)>(p, first, rows, lanes); });
   }
@@ -218,30 +218,26 @@ class NativeProducts {
     const V scale = V::broadcast(p.scale);
     const auto all = V::first_lanes(W);
     for (i64 r = 0; r < lanes; r += W) {
-      const i64 present = min_of(i64(W), rows - r);
-      const E* row[W] = {};
-      p.find_queries(first + r, present, row);
+      const E* row[W];
+      p.find_queries(first + r, min_of(i64(W), rows - r), row);
       const auto at = [&](i64 i) { return p.element(p.query_strides, first + r + i); };
-      const i64 next = at(W) - at(0);
+      const i64 next = r + W < lanes ? at(W) - at(0) : 0;
       T* to = query_t_ + r;
       i64 d = 0;
-      if (present == W)
-        for (; d + W <= p.head_dim; d += W) {
-          V block[W];
-          unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA {
-            block[i] = V::load(row[i] + d, all) * scale;
-            __builtin_prefetch(row[i] + d + next);
-          });
-          V::transpose(block);
-          unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA { block[i].store(to + (d + i) * lanes); });
-        }
-      for (; d < p.head_dim; d += W) {
+      for (; d + W <= p.head_dim; d += W) {
+        V block[W];
+        unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA { block[i] = V::load(row[i] + d, all) * scale; });
+        if (next != 0)
+          unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA { __builtin_prefetch(row[i] + d + next); });
+        V::transpose(block);
+        unroll<W>([&](auto i) HEADWISE_INLINE_LAMBDA { block[i].store(to + (d + i) * lanes); });
+      }
+      if (d < p.head_dim) {
         const auto inside = V::first_lanes(p.head_dim - d);
         V block[W];
-        for (i64 i = 0; i < W; ++i) block[i] = i < present ? V::load(row[i] + d, inside) * scale : V::zero();
+        for (i64 i = 0; i < W; ++i) block[i] = V::load(row[i] + d, inside) * scale;
         V::transpose(block);
-        const i64 count = min_of(i64(W), p.head_dim - d);
-        for (i64 i = 0; i < count; ++i) block[i].store(to + (d + i) * lanes);
+        for (i64 i = 0; i < p.head_dim - d; ++i) block[i].store(to + (d + i) * lanes);
       }
     }
   }
