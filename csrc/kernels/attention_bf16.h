@@ -21,6 +21,7 @@ class Bf16Products {
   static HEADWISE_INLINE Columns exp2(Columns x) {
     return power_of_2<Columns, CoarseExp2>(x);
   }
+
   Bf16Products(const hw_attention_params& a, Arena& arena)
       : query_t_(arena.take<bf16_pair>(kRows * pairs_of(a.head_dim))),
         keys_(arena.take<bf16>(a.head_dim % 2 ? kKeyBlock * (a.head_dim + 1) : 0)),

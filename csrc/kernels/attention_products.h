@@ -14,7 +14,10 @@ constexpr i64 kTileRows = Vec<T>::kLanes == 1 ? 16 : 256 / sizeof(T);
 // Keys a block: long enough that adding a block's P V to the output costs little, short enough that its
 // scores and values come from L1 and L2. One number for all, as sums are formed by block.
 constexpr i64 kKeyBlock = 128;
-static_assert(kKeyBlock <= kChain);  // P V is one chain
+
+// Products of a score that are summed in one chain; longer ones add up chains as linear layers do. Shorter
+// than theirs, as what NumPy multiplies for a few queries it sums in many.
+constexpr i64 kScoreChain = 256;
 
 // Rows of a register tile of P V: half a cache line of each key's probabilities, which are read anew by the
 // tiles that share a line.
@@ -46,7 +49,7 @@ HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 
     if (end <= done) continue;
     i64 begin = 0;
     do {
-      const i64 steps = min_of(kChain, depth - begin);
+      const i64 steps = min_of(kScoreChain, depth - begin);
       multiply<false>(
           keys.from(done).after(begin), end - done, query_t + begin * lanes + lane, lanes, lanes - lane,
           [=](i64) { return steps; },
@@ -74,8 +77,9 @@ HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 
 template <class E, class Finish>
 HEADWISE_INLINE void score_few(Factor<E> keys, i64 count, const E* query_t, i64 rows, i64 depth,
                                LinesAhead& ahead, Finish&& finish) {
-  with_constant<kFewQueries<E>>(
-      int(rows), [&](auto r) { multiply_transposed<r>(keys, count, query_t, depth, ahead, finish); });
+  with_constant<kFewQueries<E>>(int(rows), [&](auto r) {
+    multiply_transposed<r, kScoreChain>(keys, count, query_t, depth, ahead, finish);
+  });
 }
 
 // Keys of the tiles of score_all(): of its first one, and of none has more. A multiple of Unit.
@@ -119,6 +123,7 @@ class NativeProducts {
   static HEADWISE_INLINE Columns exp2(Columns x) {
     return power_of_2(x);
   }
+
   NativeProducts(const hw_attention_params& a, Arena& arena)
       : query_t_(arena.take<T>(kTileRows<T> * a.head_dim)),
         wide_(size_of(a.dtype) != i64(sizeof(T))),

@@ -61,8 +61,8 @@ class AttentionTile {
         has_few_queries_(rows_ <= kFewQueries<T>),
         output_(problem, first_row, rows_, memory.rescale, memory.block_max),
         few_(problem, memory.products, memory.scores + kKeyBlock * W, rows_),
-        keeps_max_(sizeof(T) < 8 && memory.detours == 0 && lanes_ == kTileRows<T> && p_.head_dim <= kChain &&
-                   p_.scores_are_products()),
+        keeps_max_(sizeof(T) < 8 && memory.detours == 0 && lanes_ == kTileRows<T> &&
+                   p_.head_dim <= kScoreChain && p_.scores_are_products()),
         knows_head_(memory.last_key == problem.key),
         was_asked_for_(memory.asked) {
     if (memory.detours > 0) --memory.detours;

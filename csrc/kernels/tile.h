@@ -205,13 +205,13 @@ HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64
 }
 
 // For multiply_transposed(): Groups vectors of rows, of which `present` rows each are there.
-template <int R, int Groups, class E, class Finish>
+template <int R, int Groups, i64 Chain, class E, class Finish>
 HEADWISE_INLINE void multiply_transposed_rows(Factor<E> a, i64 present, const E* b, i64 depth,
                                               LinesAhead& ahead, Finish&& finish) {
   using Factors = Vec<E>;
   using V = typename Factors::Sum;
   constexpr int W = V::kLanes;
-  static_assert(kChain % W == 0);
+  static_assert(Chain % W == 0);
   const auto for_each_sum = [](auto&& f) HEADWISE_INLINE_LAMBDA {
     unroll<Groups>(
         [&](auto g) HEADWISE_INLINE_LAMBDA { unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA { f(g, r); }); });
@@ -246,13 +246,13 @@ HEADWISE_INLINE void multiply_transposed_rows(Factor<E> a, i64 present, const E*
       });
     });
   };
-  for (i64 begin = 0; begin < depth; begin += kChain) {
-    const i64 end = min_of(depth, begin + kChain);
+  for (i64 begin = 0; begin < depth; begin += Chain) {
+    const i64 end = min_of(depth, begin + Chain);
     i64 k = begin;
     if (present == W)
       for (; k + W <= end; k += W) steps(Int<1>{}, k, W);
     for (; k < end; k += W) steps(Int<0>{}, k, end - k);
-    if (depth > kChain)
+    if (depth > Chain)
       for_each_sum([&](auto g, auto r) HEADWISE_INLINE_LAMBDA {
         total[g][r] = total[g][r] + chain[g][r];
         chain[g][r] = V::zero();
@@ -261,16 +261,16 @@ HEADWISE_INLINE void multiply_transposed_rows(Factor<E> a, i64 present, const E*
   ahead = ask_ahead;
   unroll<Groups>([&](auto g) HEADWISE_INLINE_LAMBDA {
     V sums[R];
-    unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA { sums[r] = depth > kChain ? total[g][r] : chain[g][r]; });
+    unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA { sums[r] = depth > Chain ? total[g][r] : chain[g][r]; });
     finish(g * W, sums);
   });
 }
 
-// The same chains for a single vector of B's columns, of which R are wanted, with the rows of A as lanes: a
-// vector of rows by a vector of steps is transposed in registers. Faster than broadcasts for small R.
-// finish(first row, sums) for each vector of rows, sums[R] having 0 in the lanes past the last. A's steps
+// Chains of so many products for a single vector of B's columns, of which R are wanted, with the rows of A as
+// lanes: a vector of rows by a vector of steps is transposed in registers. Faster than broadcasts for small
+// R. finish(first row, sums) for each vector of rows, sums[R] having 0 in the lanes past the last. A's steps
 // are 1. With each row's vector of steps comes ahead().
-template <int R, class E, class Finish>
+template <int R, i64 Chain, class E, class Finish>
 HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 depth, LinesAhead& ahead,
                                          Finish&& finish) {
   constexpr int W = Vec<E>::Sum::kLanes;
@@ -281,9 +281,10 @@ HEADWISE_INLINE void multiply_transposed(Factor<E> a, i64 rows, const E* b, i64 
   if constexpr (R < 4)
     if (depth * i64(sizeof(E)) <= 256)
       for (; first + 2 * W <= rows; first += 2 * W)
-        multiply_transposed_rows<R, 2>(a.from(first), W, b, depth, ahead, finish_rows);
+        multiply_transposed_rows<R, 2, Chain>(a.from(first), W, b, depth, ahead, finish_rows);
   for (; first < rows; first += W)
-    multiply_transposed_rows<R, 1>(a.from(first), min_of(i64(W), rows - first), b, depth, ahead, finish_rows);
+    multiply_transposed_rows<R, 1, Chain>(a.from(first), min_of(i64(W), rows - first), b, depth, ahead,
+                                          finish_rows);
 }
 
 }  // namespace
