@@ -27,9 +27,13 @@ struct TileMemory {
   Products products;
   typename Mask::Memory mask;
   SoftmaxState<T> part, total;
-  T* scores;                       // [keys of a block][lanes]: scores, then probabilities
-  T* block_max;                    // [lanes]
-  T* rescale;                      // [lanes]: 2^(old max - new max)
+  T* scores;     // [keys of a block][lanes]: scores, then probabilities
+  T* block_max;  // [lanes]
+  T* rescale;    // [lanes]: 2^(old max - new max)
+  struct {
+    const char* value = nullptr;
+    i64 begin = 0, end = 0;
+  } finite;                        // keys of a head whose values were found finite
   const char* last_key = nullptr;  // of the head that the thread has met or asked for last
   bool asked = false;              // for what the tile to come needs
   int detours = 0;                 // tiles to come that do not try score_and_exponentiate()
@@ -391,13 +395,23 @@ class AttentionTile {
     const auto add = [&](auto&& finish) HEADWISE_INLINE_LAMBDA {
       m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count), finish);
     };
-    if (cover == Cover::kSome && !m_.products.values_finite(p_, count))
+    if (cover == Cover::kSome && !values_finite(begin, count))
       m_.products.accumulate_attended(p_, mask_, m_.scores, count, rows_, lanes_,
                                       output_.added_to(state, empty));
     else if (last && output_.can_be_written_by_tiles())
       add(output_.written_after(state, empty));
     else
       add(output_.added_to(state, empty));
+  }
+
+  // Whether the loaded values are: for most tiles of a head an earlier one has found out.
+  bool values_finite(i64 begin, i64 count) {
+    auto& known = m_.finite;
+    if (known.value != p_.value || begin < known.begin || begin > known.end) known = {p_.value, begin, begin};
+    if (begin + count <= known.end) return true;
+    const bool finite = m_.products.values_finite(p_, count);
+    if (finite) known.end = begin + count;
+    return finite;
   }
 
   // f(row, begin, count, p) from scores[j][row].
