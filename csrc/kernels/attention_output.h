@@ -54,7 +54,7 @@ class TileOutput {
 
   // As added_to(), for the last block: what out would be is written, divided by the softmax's sum.
   auto written_after(const SoftmaxState<T>& state, bool empty) {
-    invert(state.sum, factors_);
+    invert(state.sum);
     is_written_ = true;
     return [&state, empty, this, walk = p_.walk(p_.out_strides, first_)]<int R, int C>(
                i64 row, i64, V(&sum)[R][C]) mutable HEADWISE_INLINE_LAMBDA {
@@ -104,7 +104,7 @@ class TileOutput {
 
  private:
   void write_rows(const SoftmaxState<T>& state) const {
-    invert(state.sum, factors_);
+    invert(state.sum);
     with_element<T>(p_.dtype, [&](auto element) {
       auto* out = reinterpret_cast<decltype(element)*>(p_.out);
       const T *from = state.out, *inverses = factors_;
@@ -123,8 +123,8 @@ class TileOutput {
     });
   }
 
-  void invert(const T* sum, T* inverses) const {
-    for (i64 r = 0; r < lanes_; r += W) reciprocal(V::load(sum + r)).store(inverses + r);
+  void invert(const T* sum) const {
+    for (i64 r = 0; r < lanes_; r += W) reciprocal(V::load(sum + r)).store(factors_ + r);
   }
 
   // Adding 0 turns the -0 of an underflow into the +0 that a masked key's 0 would have made.

@@ -292,6 +292,7 @@ class AttentionTile {
     return true;
   }
 
+  // The first maximum of rows that have none, as exponentiate_columns() would find it.
   template <int R, int C>
   HEADWISE_INLINE void start_max(V (&scores)[R][C], T* max) {
     const auto scale = m_.products.scale();

@@ -50,8 +50,8 @@ class Factor {
   i64 row_bytes_, step_;
 };
 
-// Products summed in one chain. A longer sum adds up such chains, in order: so it rounds as much as a BLAS,
-// where one chain of 1536 would twice as much; more and shorter ones cost 1 to 2 % of the time.
+// Products summed in one chain. A longer sum adds up such chains, in order: so it rounds about as much as a
+// BLAS, and not more the longer it is. Shorter chains cost time, as each passes through memory.
 constexpr i64 kChain = 384;
 
 // What comes with each step of a product: nothing, or memory is asked for that will be needed later.
