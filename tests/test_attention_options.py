@@ -561,3 +561,40 @@ def test_any_problem(isa, threads, problem):
     row = np.index_exp[-1:]  # the last entry alone: nothing of the others is in its bits
     alone = {name: of_last_entry(name, x, len(q)) for name, x in options.items()}
     assert_same_bits(hw.attention(q[row], k[row], v[row], **alone), out[row])
+
+
+@pytest.mark.parametrize("fill", ["least of all", "of some"])
+def test_masks_of_the_least_finite_number(isa, any_dtype, rng, fill):
+    """A usual way to mask: a query that has nothing else attends all keys alike, as torch does."""
+    q, k, v = qkv(rng, (1, 2, 2, 5, 150, 16, 16), any_dtype)
+    for dtype in {any_dtype, np.dtype(lse_dtype(any_dtype))}:
+        least = ml_dtypes.finfo(dtype).min
+        mask = np.full((5, 150), least, dtype)
+        if fill == "of some":
+            mask[:, ::3] = 0
+        out, lse = hw.attention(q, k, v, attn_mask=mask, return_lse=True)
+        assert np.isfinite(lse).all()
+        expected = hw.attention(q, k, v, attn_mask=mask == 0)
+        if fill == "least of all" and dtype != np.float16:  # whose scores are not lost beside it
+            expected = np.broadcast_to(v.astype(float).mean(2, keepdims=True), out.shape)
+        elif fill == "least of all":
+            expected = hw.attention(q, k, v)
+        tolerance = 0.02 if any_dtype.itemsize == 2 else 1e-5
+        np.testing.assert_allclose(out.astype(float), expected.astype(float), atol=tolerance)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("far", [2**39, 2**41, 2**50, 2**62])
+def test_windows_as_far_away_as_the_queries(isa, rng, far, sign):
+    q, k, v = qkv(rng, (1, 2, 2, 40, 70, 8, 8), np.float32)
+    for left, right in ((3, 5), (40, 0)):
+        near = hw.attention(q, k, v, query_offset=7, window=(left, right))
+        # The same keys, counted from queries far behind or before.
+        if sign > 0:
+            got = hw.attention(q, k, v, query_offset=far, window=(far - 7 + left, None))
+            some = hw.attention(q, k, v, query_offset=7, window=(left, None))
+        else:
+            got = hw.attention(q, k, v, query_offset=-far, window=(None, far + 7 + right))
+            some = hw.attention(q, k, v, query_offset=7, window=(None, right))
+        assert_same_bits(got, some)
+        assert not np.array_equal(near, some)

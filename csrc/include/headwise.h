@@ -148,8 +148,8 @@ hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride,
 /* out = activation(input W^T + bias) + residual, for M rows; gated:
  * out = activation(input W^T + bias) * (input W2^T + bias2) + residual.
  *
- * With HW_BFLOAT16 weights the input is rounded to bfloat16, with HW_INT8 to 8 bits that span each row; sums
- * are float32 (exact, in int32). A row that holds inf or NaN gives NaN with HW_INT8. */
+ * With HW_BFLOAT16 weights the input is rounded to bfloat16, with HW_INT8 to 8 bits that span each row and 0;
+ * sums are float32 (exact, in int32). A row that holds inf or NaN gives NaN with HW_INT8. */
 typedef struct hw_linear_params {
   hw_dtype weight_dtype;           /* of the packed weight */
   hw_dtype input_dtype, out_dtype; /* HW_FLOAT64 as the weight, else HW_FLOAT32; or HW_BFLOAT16 with one of

@@ -134,11 +134,10 @@ class TileMask {
     unroll<N>([&](auto c) HEADWISE_INLINE_LAMBDA { largest[c].store(block_max + r + c * W); });
   }
 
-  // The rows whose window holds key j: those of queries j - offset - right .. j - offset + left.
+  // The rows whose window holds key j: those of queries j - window_end + 1 .. j - window_begin.
   uint64_t window_bits(i64 j) const {
-    const i64 query = j - p_.offset;
-    const i64 from = p_.right < 0 ? 0 : clamp((query - p_.right) * p_.group - first_, 0, rows_);
-    const i64 to = p_.left < 0 ? rows_ : clamp((query + p_.left + 1) * p_.group - first_, 0, rows_);
+    const i64 from = clamp((j - p_.window_end + 1) * p_.group - first_, 0, rows_);
+    const i64 to = clamp((j - p_.window_begin + 1) * p_.group - first_, 0, rows_);
     return first_bits(to) & ~first_bits(from);
   }
 
@@ -176,10 +175,12 @@ class TileMask {
     }
   }
 
-  // bias[j][r] = log2(e) mask[r][j], and attended from what is not -inf.
+  // bias[j][r] = log2(e) mask[r][j], and attended from what is not -inf. The least finite numbers, which are
+  // a usual way to mask, stay finite: a query that has no others attends all keys alike.
   template <class M>
   void read_float_mask(i64 begin, i64 count) {
     const V log2e = V::broadcast(kLog2E<T>), minus_infinity = V::broadcast(-kInfinity<T>);
+    const V least = V::broadcast(-kLargest<T>);
     for (i64 j = 0; j < count; ++j) m_.attended[j] = first_bits(rows_);
     for (i64 r = 0; r < lanes_; r += W)
       for (i64 j = 0; j < count; j += W) {
@@ -189,7 +190,7 @@ class TileMask {
         V::transpose(block);
         for (i64 i = 0; i < min_of(i64(W), count - j); ++i) {
           m_.attended[j + i] &= ~(V::bits_of(V::equal(block[i], minus_infinity)) << r);
-          (block[i] * log2e).store(m_.bias + (j + i) * lanes_ + r);
+          V::max(least, block[i] * log2e).store(m_.bias + (j + i) * lanes_ + r);
         }
       }
   }

@@ -57,8 +57,8 @@ struct HeadProblem {
   i64 key_row, value_row;
   i64 queries, keys, readable_keys, group, head_dim, value_dim;  // keys past readable_keys are masked
   T scale;  // of the products; powers of 2 are taken, so times log2(e), unless softcap follows
-  // Query i attends keys i + offset - left .. i + offset + right; no bound where negative.
-  i64 offset, left, right;
+  i64 offset;                    // of the first query on the key axis
+  i64 window_begin, window_end;  // query i attends keys i + window_begin .. i + window_end - 1
   T softcap;             // times log2(e); 0 for none
   const double* slopes;  // optional, of the group's heads: ALiBi
   const double* sinks;   // optional, of the group's heads
@@ -87,11 +87,19 @@ struct HeadProblem {
   }
 
   // The keys that a window leaves to row r: [first_key, end_key).
-  i64 first_key(i64 r) const { return left < 0 ? 0 : clamp(r / group + offset - left, 0, readable_keys); }
-  i64 end_key(i64 r) const {
-    return right < 0 ? readable_keys : clamp(r / group + offset + right + 1, 0, readable_keys);
-  }
+  i64 first_key(i64 r) const { return clamp(r / group + window_begin, 0, readable_keys); }
+  i64 end_key(i64 r) const { return clamp(r / group + window_end, 0, readable_keys); }
 };
+
+// Far beyond any length, and sums of a few cannot overflow.
+constexpr i64 kFar = i64(1) << 40;
+
+// a + b, or kFar or -kFar where it is further than that.
+inline i64 far_sum(i64 a, i64 b) {
+  i64 sum;
+  if (__builtin_add_overflow(a, b, &sum)) return a < 0 ? -kFar : kFar;
+  return clamp(sum, -kFar, kFar);
+}
 
 // Asks for rows of an array, as their strides count elements.
 inline void prefetch_rows(const char* data, i64 row, i64 elements, i64 size, i64 first, i64 count) {
@@ -128,11 +136,10 @@ HeadProblem<T> head_problem(const hw_attention_params& a, i64 b, i64 g) {
   p.group = group;
   p.head_dim = a.head_dim;
   p.value_dim = a.value_dim;
-  // Far beyond any length, and sums of them cannot overflow.
-  constexpr i64 kFar = i64(1) << 40;
-  if (a.query_offsets) p.offset = clamp(a.query_offsets[b], -kFar, kFar);
-  p.left = min_of(a.window_left, 4 * kFar) - 1;
-  p.right = min_of(a.window_right, 4 * kFar) - 1;
+  const i64 offset = a.query_offsets ? a.query_offsets[b] : 0;
+  p.offset = clamp(offset, -kFar, kFar);
+  p.window_begin = a.window_left == 0 ? -kFar : far_sum(offset, 1 - a.window_left);
+  p.window_end = a.window_right == 0 ? kFar : far_sum(offset, a.window_right);
   if (a.softcap > 0) {
     p.softcap = T(a.softcap * kLog2E<double>);
     p.scale = T(a.scale / a.softcap);

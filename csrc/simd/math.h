@@ -9,6 +9,9 @@ namespace {
 template <class T>
 constexpr T kInfinity = T(__builtin_inf());
 
+template <class T>
+constexpr T kLargest = sizeof(T) == 4 ? T(__FLT_MAX__) : T(__DBL_MAX__);
+
 // c[0] + c[1] x + ... by Horner's rule.
 template <class V, class T, int N>
 HEADWISE_INLINE V polynomial(const T (&c)[N], V x) {

@@ -20,8 +20,6 @@ from ._shapes import as_batch, check_dense
 if TYPE_CHECKING:
     from ._options import Window
 
-_FAR = 2**62  # so that no row of any array overflows a position
-
 
 def attention_weights(
     query: npt.ArrayLike,
@@ -153,6 +151,7 @@ def _weights_of(
 
     mask = options.attn_mask
     offsets = options.query_offsets
+    most = np.iinfo(np.int64).max - rows.start
     _core.attention(
         _core.COLUMN_SUMS if column_sums else _core.WEIGHTS,
         q[:, heads, rows],
@@ -163,7 +162,7 @@ def _weights_of(
         None,
         None,
         *options._replace(
-            query_offsets=None if offsets is None else np.clip(offsets, -_FAR, _FAR) + rows.start,
+            query_offsets=None if offsets is None else np.minimum(offsets, most) + rows.start,
             attn_mask=None if mask is None else mask[:, heads, rows],
             alibi_slopes=of_heads(options.alibi_slopes),
             sinks=of_heads(options.sinks),
