@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
+from threading import Event
 from typing import TYPE_CHECKING, Literal, TypeGuard, get_args
 
 import numpy as np
@@ -104,17 +105,23 @@ def tokenize(
     """
     windows = _windows(texts)
     first, second = next(windows, []), next(windows, [])
+    left = Event()
     if not second:  # no thread for a short call
         if first:
-            yield _tokenize(tokenizer, first, 0, on_truncate)
+            yield _tokenize(tokenizer, first, 0, on_truncate, left)
         return
     with ThreadPoolExecutor(1, "headwise-tokenizer") as thread:
-        ahead = thread.submit(_tokenize, tokenizer, first, 0, on_truncate)
-        for number, window in enumerate(chain([second], windows), 1):
-            tokens = ahead.result()
-            ahead = thread.submit(_tokenize, tokenizer, window, number * WINDOW, on_truncate)
-            yield tokens
-        yield ahead.result()
+        try:
+            ahead = thread.submit(_tokenize, tokenizer, first, 0, on_truncate, left)
+            for number, window in enumerate(chain([second], windows), 1):
+                tokens = ahead.result()
+                ahead = thread.submit(
+                    _tokenize, tokenizer, window, number * WINDOW, on_truncate, left
+                )
+                yield tokens
+            yield ahead.result()
+        finally:
+            left.set()
 
 
 def _windows(texts: str | Iterable[str]) -> Iterator[list[str]]:
@@ -130,13 +137,15 @@ def _windows(texts: str | Iterable[str]) -> Iterator[list[str]]:
 
 
 def _tokenize(
-    tokenizer: Tokenizer, texts: list[str], first: int, on_truncate: OnTruncate
+    tokenizer: Tokenizer, texts: list[str], first: int, on_truncate: OnTruncate, left: Event
 ) -> Tokens:
-    """Tokenize texts of which the first is ``texts[first]`` to the caller."""
+    """Tokenize texts of which the first is ``texts[first]`` to the caller, until that has left."""
     for index, text in enumerate(texts, first):
         _check_text(f"texts[{index}]", text)
     input_ids, lengths, num_cut = array("i"), array("q"), 0
     for part in _parts(texts):
+        if left.is_set():
+            break
         for encoding in tokenizer.encode_batch_fast(part):
             if encoding.overflowing:
                 if on_truncate == "error":
@@ -162,7 +171,10 @@ def are_few(texts: object) -> TypeGuard[list[str]]:
     """Return whether they are a list for `tokenize_few`, which says so if one is not a text."""
     if not isinstance(texts, list) or not 1 <= len(texts) <= _FEW:
         return False
-    return len(texts) == 1 or sum(len(str(text)) for text in texts) <= _FEW_CHARACTERS
+    return (
+        len(texts) == 1
+        or sum(len(text) for text in texts if isinstance(text, str)) <= _FEW_CHARACTERS
+    )
 
 
 def tokenize_few(
