@@ -161,5 +161,10 @@ def test_torch(qkv):
     assert_same_bits(
         hw.attention(*half), hw.attention(*(x.astype(ml_dtypes.bfloat16) for x in qkv))
     )
-    with pytest.raises(BufferError):
+    negative = torch.complex(tensors[1], tensors[1]).conj().imag  # in the memory of what it negates
+    with pytest.raises(TypeError, match=r"key has its negative bit set: .* resolve_neg"):
+        hw.attention(tensors[0], negative, tensors[2])
+    with pytest.raises(TypeError, match=r"attn_mask cannot be read as an array: .*meta"):
+        hw.attention(*tensors, attn_mask=torch.ones(1, device="meta"))
+    with pytest.raises(TypeError, match=r"query cannot be read as an array: .*grad"):
         hw.attention(tensors[0].requires_grad_(), *tensors[1:])

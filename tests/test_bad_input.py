@@ -44,6 +44,20 @@ def overlapping_rows(*shape):
     return np.lib.stride_tricks.as_strided(np.zeros(1000, F32), shape, strides)
 
 
+def overlapping(**options):
+    """Attention whose result would be written over one of its options."""
+    q, k, out = (np.zeros((2, 1, length, 4)) for length in (1, 4, 1))
+    given = {name: make(out) if callable(make) else make for name, make in options.items()}
+    return hw.attention(q, k, k, out=out, **given)
+
+
+def overlapping_starts():
+    q, out = np.zeros((6, 1, 8)), np.zeros((6, 1, 8))
+    starts = out.reshape(-1)[:3].view(np.int64)
+    starts[:] = 0, 3, 6
+    return hw.attention_varlen(q, q, q, starts, out=out)
+
+
 F16 = ones(2, 4, 7, 8, dtype="f2")
 ODD_DTYPES = ["?", "i1", "u8", "i4", "c8", "c16", ">f4", ">f8", "O", "U3", "M8[s]", "f4,f4"]
 ODD_DTYPES += [">f2", "g", ml_dtypes.float8_e5m2, ml_dtypes.int4, "V2"]
@@ -73,6 +87,14 @@ ATTENTION = [
     (lambda: attention(v=ones(2, 4, 7, 5, dtype=F64)), TypeError, "value has dtype float64"),
     (lambda: attention(q="text"), TypeError, "query has dtype"),
     (lambda: attention(q=[[1, 2], [3, 4]]), TypeError, "query has dtype int64"),
+    (lambda: attention(q=[[1.0], [1.0, 2.0]]), TypeError, "query cannot be read as an array"),
+    (lambda: attention(q=np.ma.ones((2, 4, 6, 8), F32)), TypeError, "query is a masked array"),
+    (lambda: attention(attn_mask=np.ma.ones((6, 7), "?")), TypeError, "attn_mask is a masked"),
+    (lambda: attention(key_lengths=[[1], [1, 2]]), TypeError, "key_lengths cannot be read"),
+    (lambda: attention(is_causal="False"), TypeError, "is_causal is 'False'", "True or False"),
+    (lambda: attention(is_causal=None), TypeError, "is_causal is None"),
+    (lambda: attention(is_causal=np.array([1, 0])), TypeError, "is_causal", "True or False"),
+    (lambda: attention(scale=1e39), ValueError, "scale is 1e+39", "at most 1e+30"),
     (lambda: attention(scale=float("nan")), ValueError, "scale is nan", "finite"),
     (lambda: attention(scale=float("-inf")), ValueError, "scale is -inf", "finite"),
     (lambda: attention(scale=10**400), ValueError, "scale", "finite"),
@@ -105,6 +127,15 @@ ATTENTION = [
     (lambda: attention(out=np.lib.stride_tricks.as_strided(ones(5), (2, 4, 6, 5), (0, 0, 0, 4))),
      ValueError, "out", "broadcast"),
     (lambda: attention(out=overlapping_rows(2, 4, 6, 5)), ValueError, "out"),
+    *((lambda option=option: overlapping(**option), ValueError, "out shares memory with an input")
+      for option in (
+          {"attn_mask": lambda out: out.reshape(2, 1, 1, 4)[:, :, :, ::-1]},
+          {"sinks": lambda out: out.reshape(-1)[:1]},
+          {"alibi_slopes": lambda out: out.reshape(-1)[1:2]},
+          {"key_lengths": lambda out: out.reshape(-1)[2:4].view(np.int64)},
+          {"query_offset": lambda out: out.reshape(-1)[6:].view(np.int64), "is_causal": True},
+      )),
+    (overlapping_starts, ValueError, "out shares memory with an input"),
     (lambda: hw.attention(X, X, X, out=X), ValueError, "out shares memory with an input"),
     (lambda: hw.attention(X, X, X.copy(), out=X[::-1]), ValueError, "out shares memory"),
     (lambda: hw.attention(*(3 * [(b := ones(5, 8))[:3]]), out=b[2:]), ValueError, "shares memory"),
@@ -136,6 +167,13 @@ ATTENTION = [
     (lambda: attention(window=(1.0, 2)), TypeError, "window", "1.0"),
     (lambda: attention(window=("1", 2)), TypeError, "window", "'1'"),
     (lambda: attention(softcap=0), ValueError, "softcap is 0"),
+    (lambda: attention(softcap=1e39), ValueError, "softcap is 1e+39", "at most 1e+30"),
+    (lambda: attention(softcap=1e-40), ValueError, "softcap is 1e-40", "at least 1e-30"),
+    (lambda: attention(alibi_slopes=[0, 0, 0, 1e39]), ValueError, "alibi_slopes holds 1e+39"),
+    (lambda: attention(sinks=[0, 3e38, 0, 0]), ValueError, "sinks holds 3e+38", "at most 1e+30"),
+    (lambda: attention(alibi_slopes=[1] * 4, query_offset=2**24), ValueError, "alibi_slopes",
+     "distances up to 16777221", "at most 16777216"),
+    (lambda: varlen(alibi_slopes=[1] * 4, query_offset=-(2**24)), ValueError, "alibi_slopes"),
     (lambda: attention(softcap=-1.5), ValueError, "softcap is -1.5"),
     (lambda: attention(softcap=float("inf")), ValueError, "softcap is inf"),
     (lambda: attention(softcap=float("nan")), ValueError, "softcap is nan"),

@@ -111,6 +111,30 @@ def test_what_an_empty_shard_holds_is_no_matter(any_dtype, rng):
     assert np.isfinite(merged_lse).all()
 
 
+def test_a_nan_whose_weight_underflows(any_dtype):
+    """It was attended: the whole has it too."""
+    q = np.ones((1, 1, 8), any_dtype)
+    k = np.full((1, 2, 8), 100, any_dtype)
+    v = np.ones_like(k)
+    parts = [
+        hw.attention(q, k, v, return_lse=True),
+        hw.attention(q, -k, np.full_like(v, np.nan), return_lse=True),
+    ]
+    assert np.isnan(hw.merge_attention(*zip(*parts, strict=True))[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("parts", "error", "message"),
+    [
+        ((5, [0]), TypeError, "outs is 5: it must be a sequence"),
+        (([np.float32(1)], [np.float32(1)]), ValueError, r"outs\[0\] has shape \(\): it must be"),
+    ],
+)
+def test_what_is_no_part(parts, error, message):
+    with pytest.raises(error, match=message):
+        hw.merge_attention(*parts)
+
+
 def test_sink_in_one_shard(any_dtype, rng):
     q, k, v = qkv(rng, SHAPE, any_dtype)
     sinks = np.linspace(-2, 6, 6).astype(lse_dtype(any_dtype))

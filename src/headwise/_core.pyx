@@ -200,13 +200,16 @@ cdef bint is_attention_number(int number, dtype):
     return number in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64, cnp.NPY_FLOAT16, bfloat16_number)
 
 
-def plain_attention(query, key, value, bint is_causal):
+def plain_attention(query, key, value, causal):
     """Return attention without further options, or None if attention() must look closer.
 
     For short sequences those checks take longer than the kernel.
     """
     if not (is_plain(query) and is_plain(key) and is_plain(value)):
         return None
+    if causal is not True and causal is not False:
+        return None
+    cdef bint is_causal = causal
     cdef cnp.ndarray q = query, k = key, v = value
     cdef int number = cnp.PyArray_TYPE(q)
     cdef cnp.npy_intp* sq = cnp.PyArray_DIMS(q)

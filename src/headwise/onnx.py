@@ -179,8 +179,9 @@ def attention(
         keys = mask.shape[-1]  # no query attends those behind: they are left out, by a view
     lengths = None
     if nonpad_kv_seqlen is not None:
-        lengths = _lengths(nonpad_kv_seqlen, batch, keys)
+        lengths = _lengths(nonpad_kv_seqlen, batch, key.shape[2])
         offset = lengths - queries
+        lengths = np.minimum(lengths, keys)
     options: dict[str, Any] = {
         "attn_mask": mask,
         "is_causal": _integer("is_causal", is_causal, 0, 1) == 1,
@@ -308,7 +309,7 @@ def _lengths(nonpad_kv_seqlen: npt.ArrayLike, batch: int, keys: int) -> npt.NDAr
     if batch and not 0 <= lengths.min() <= lengths.max() <= keys:
         raise ValueError(
             f"nonpad_kv_seqlen goes from {lengths.min()} to {lengths.max()}: it must be 0 to "
-            f"{keys}, the keys that K and attn_mask have"
+            f"{keys}, the keys that K has"
         )
     return lengths
 

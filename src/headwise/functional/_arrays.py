@@ -70,18 +70,28 @@ def _of_one_dtype(
 
 def as_array(name: str, given: Any) -> Array:
     """Return an array that shares the memory of what is given, if that lies on the CPU."""
+    if isinstance(given, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be lost: it must be filled")
     if isinstance(given, np.ndarray):
         return np.asarray(given)
-    if not hasattr(given, "__dlpack__") or np.isscalar(given):
-        return np.asarray(given)
-    device, _ = given.__dlpack_device__()
+    try:
+        if not hasattr(given, "__dlpack__") or np.isscalar(given):
+            return np.asarray(given)
+        device, _ = given.__dlpack_device__()
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"{name} cannot be read as an array: {error}") from error
     if device != _DLPACK_CPU:
         raise ValueError(f"{name} lies on a device (DLPack type {device}): it must be on the CPU")
+    if getattr(given, "is_neg", bool)():  # a torch tensor, of which DLPack would lose the sign
+        raise TypeError(f"{name} has its negative bit set: it must be resolved, with resolve_neg()")
     try:
         return np.from_dlpack(given)
-    except (BufferError, RuntimeError):
-        # Either it cannot be exported, and says so again, or NumPy has no such dtype: bfloat16.
-        raw = _core.bfloat16_from_dlpack(given.__dlpack__())
+    except (BufferError, RuntimeError) as error:
+        # Either it cannot be exported, or NumPy has no such dtype: bfloat16.
+        try:
+            raw = _core.bfloat16_from_dlpack(given.__dlpack__())
+        except (BufferError, RuntimeError):
+            raise TypeError(f"{name} cannot be read as an array: {error}") from error
     if raw is None:
         raise TypeError(f"{name} has a dtype that NumPy does not know: {given!r:.80}")
     try:
@@ -95,7 +105,7 @@ def as_array(name: str, given: Any) -> Array:
 
 def as_float_like(x: Array, name: str, given: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
     """Return a contiguous array of x's dtype and of this shape."""
-    a = np.asarray(given)
+    a = as_array(name, given)
     if a.dtype != x.dtype:
         raise TypeError(f"{name} has dtype {a.dtype}: it must be {x.dtype}")
     if a.shape != shape:
@@ -119,7 +129,7 @@ def rows_contiguous(x: Array) -> Array:
 
 def as_integers(name: str, given: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Return a contiguous int64 array; anything but integers is a TypeError."""
-    x = np.asarray(given)
+    x = as_array(name, given)
     if x.size == 0 and x.dtype == np.float64:  # np.asarray([])
         return np.empty(x.shape, np.int64)
     if x.dtype.kind not in "iu":
@@ -134,8 +144,11 @@ def chosen_indices(name: str, given: Any, size: int) -> list[int]:
     if given is None:
         return list(range(size))
     if isinstance(given, slice):
-        return list(range(size)[given])
-    indices = np.atleast_1d(np.asarray(given))
+        try:
+            return list(range(size)[given])
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{name} is {given!r}: {error}") from None
+    indices = np.atleast_1d(as_array(name, given))
     if indices.size and (indices.dtype.kind not in "iu" or indices.ndim != 1):
         raise TypeError(f"{name} is {given!r}: it must be an integer or a sequence of integers")
     for i in indices.tolist():
@@ -157,6 +170,23 @@ def as_cu_seqlens(name: str, given: npt.ArrayLike, tokens: int) -> npt.NDArray[n
     return starts
 
 
+def as_flag(name: str, given: Any) -> bool:
+    """Return True or False, also of 1 and 0."""
+    if not isinstance(given, (bool, int, np.bool_, np.integer)) or given not in (0, 1):
+        raise TypeError(f"{name} is {given!r}: it must be True or False")
+    return bool(given)
+
+
+def as_integer(name: str, given: Any, least: int, most: int | None = None) -> int:
+    """Return an integer of this range as an int."""
+    if isinstance(given, bool) or not isinstance(given, (int, np.integer)):
+        raise TypeError(f"{name} is {given!r}: it must be an integer")
+    if given < least or (most is not None and given > most):
+        limit = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ValueError(f"{name} is {given}: it must be {limit}")
+    return int(given)
+
+
 def as_finite(name: str, given: Any) -> float:
     """Return a finite real number as a float."""
     if not isinstance(given, numbers.Real):
@@ -171,7 +201,7 @@ def as_finite(name: str, given: Any) -> float:
 
 
 def output(
-    out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array
+    out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], *inputs: Array | None
 ) -> Array:
     """Return ``out`` if a kernel can write the result there, or a new array if it is None."""
     if out is None:
@@ -191,7 +221,7 @@ def output(
         raise ValueError(
             "out overlaps itself, as a broadcast array does: each element must have its own place"
         )
-    if any(overlaps(out, x) for x in inputs):
+    if any(x is not None and overlaps(out, x) for x in inputs):
         raise ValueError("out shares memory with an input: it must not")
     return out
 

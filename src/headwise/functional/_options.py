@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_array, as_finite, as_integers, describe
+from ._arrays import Array, as_array, as_finite, as_flag, as_integers, describe
 
 if TYPE_CHECKING:
     Window = tuple[int | None, int | None]
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 MAX_HEAD_DIM = 512
 
 NO_WINDOW = (None, None)
+
+# What scores are multiplied with and added to: sums of a few, in float32, are far from overflowing.
+_LARGEST = 1e30
+
+# Distances that float32 tells apart.
+_FARTHEST_FLOAT32 = 2**24
 
 Lengths = npt.NDArray[np.int64]
 
@@ -54,6 +60,10 @@ class KernelOptions(NamedTuple):
     alibi_slopes: npt.NDArray[np.float64] | None
     sinks: npt.NDArray[np.float64] | None
 
+    def vectors(self) -> list[Array | None]:
+        """Return what kernels read besides the mask."""
+        return [self.key_lengths, self.query_offsets, self.alibi_slopes, self.sinks]
+
 
 def kernel_options(
     *,
@@ -79,7 +89,7 @@ def kernel_options(
         assert isinstance(keys, int)
         lengths = _key_lengths(key_lengths, batch, keys)
     left, right = (0, 0) if window is NO_WINDOW else _window(window)
-    if is_causal:
+    if as_flag("is_causal", is_causal):
         right = 1
     offsets = None
     if query_offset is not None:
@@ -87,6 +97,9 @@ def kernel_options(
     elif left or right or alibi_slopes is not None:
         last = (keys if lengths is None else lengths) - queries
         offsets = np.full(math.prod(batch), last, np.int64)
+    if alibi_slopes is not None and dtype.itemsize < 8:
+        assert offsets is not None
+        _check_distances(offsets, queries, keys)
     mask = starts = None
     if attn_mask is not None:
         assert isinstance(keys, int)
@@ -97,12 +110,12 @@ def kernel_options(
         offsets,
         left,
         right,
-        1 / math.sqrt(head_dim) if scale is None else as_finite("scale", scale),
+        1 / math.sqrt(head_dim) if scale is None else _factor("scale", scale),
         0.0 if softcap is None else _softcap(softcap),
         mask,
         starts,
         None if alibi_slopes is None else _slopes(alibi_slopes, batch, heads),
-        None if sinks is None else _per_head("sinks", sinks, [(heads,)]),
+        None if sinks is None else _sinks(sinks, heads),
     )
 
 
@@ -142,15 +155,35 @@ def _window(given: Any) -> tuple[int, int]:
             raise TypeError(f"window's {side} is {bound!r}: it must be an integer or None")
         if bound < 0:
             raise ValueError(f"window's {side} is {bound}: it must be 0 or more, or None for all")
-        bounds.append(min(int(bound), 2**62) + 1)
+        bounds.append(min(int(bound), 2**63 - 2) + 1)
     return bounds[0], bounds[1]
 
 
+def _factor(name: str, given: Any) -> float:
+    factor = as_finite(name, given)
+    if abs(factor) > _LARGEST:
+        raise ValueError(f"{name} is {given!r}: its magnitude must be at most {_LARGEST:.0e}")
+    return factor
+
+
 def _softcap(given: Any) -> float:
-    softcap = as_finite("softcap", given)
+    softcap = _factor("softcap", given)
     if softcap <= 0:
         raise ValueError(f"softcap is {given!r}: it must be positive, or None for none")
+    if softcap < 1 / _LARGEST:
+        raise ValueError(f"softcap is {given!r}: it must be at least {1 / _LARGEST:.0e}")
     return softcap
+
+
+def _check_distances(offsets: Lengths, queries: int | Lengths, keys: int | Lengths) -> None:
+    """Raise if float32 does not tell all distances of a query and a key apart."""
+    ends = np.concatenate((offsets + queries - 1.0, offsets - keys + 1.0))
+    farthest = np.abs(ends).max(initial=0)
+    if farthest > _FARTHEST_FLOAT32:
+        raise ValueError(
+            f"alibi_slopes with these lengths and this query_offset weigh distances up to "
+            f"{farthest:.0f}: they must be at most {_FARTHEST_FLOAT32}, but in float64"
+        )
 
 
 def _mask(
@@ -181,9 +214,20 @@ def _mask(
 
 def _slopes(given: npt.ArrayLike, batch: tuple[int, ...], heads: int) -> npt.NDArray[np.float64]:
     slopes = _per_head("alibi_slopes", given, [(heads,), (*batch, heads)])
-    if not np.isfinite(slopes).all():
-        raise ValueError("alibi_slopes holds an infinity or a NaN: they must be finite")
+    _check_factors("alibi_slopes", slopes)
     return slopes.reshape(-1, heads) if slopes.size else np.empty((1, heads), np.float64)
+
+
+def _sinks(given: npt.ArrayLike, heads: int) -> npt.NDArray[np.float64]:
+    sinks = _per_head("sinks", given, [(heads,)])
+    _check_factors("sinks", sinks[np.isfinite(sinks)])
+    return sinks
+
+
+def _check_factors(name: str, x: npt.NDArray[np.float64]) -> None:
+    beyond = x[~(np.abs(x) <= _LARGEST)]
+    if beyond.size:
+        raise ValueError(f"{name} holds {beyond[0]}: magnitudes must be at most {_LARGEST:.0e}")
 
 
 def _per_head(

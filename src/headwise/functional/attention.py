@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .. import _core
-from ._arrays import Array, as_attention_floats, output, sum_dtype
+from ._arrays import Array, as_array, as_attention_floats, output, sum_dtype
 from ._options import NO_WINDOW, DenseOptions, kernel_options
 from ._shapes import as_4d, as_batch, check_dense
 from .cache import KVCache
@@ -72,7 +72,8 @@ def attention(
         float32, float64, float16, or bfloat16 of the package ml_dtypes; `key` and `value` must have
         the same dtype. Anything with ``__array__``, the buffer protocol or DLPack on the CPU is
         read without a copy. A 2-D (Sq, D) array is one head. D is 1 to 512. Any strides; an array
-        whose last axis is not contiguous is copied.
+        whose last axis is not contiguous is copied, and one whose leading axes are several that
+        cannot be seen as one.
     key : array, shape (..., Hkv, Sk, D), or KVCache
         Hq must be a multiple of Hkv: query head h reads key head ``h // (Hq // Hkv)``. The leading
         dimensions of the three arrays broadcast. A :class:`KVCache` holds the values too.
@@ -95,7 +96,8 @@ def attention(
     softcap : float, optional
         Scores become ``softcap * tanh(score / softcap)``, before masks and ALiBi.
     alibi_slopes : array, shape (Hq,) or (..., Hq), optional
-        ``slope * |i + query_offset - j|`` is taken from the score of query i and key j.
+        ``slope * |i + query_offset - j|`` is taken from the score of query i and key j. The
+        distances may be up to 2**24, in float64 any.
     sinks : array, shape (Hq,), optional
         One further logit a head: its exponential joins the denominator, and `lse`.
     key_lengths : array of int, shape (...,), optional
@@ -118,7 +120,8 @@ def attention(
     TypeError
         If a dtype is not one of those above, or differs between the arrays.
     ValueError
-        If shapes do not fit each other, or an option is out of range.
+        If shapes do not fit each other, or an option is out of range: `scale`, `softcap`,
+        `alibi_slopes` and `sinks` may be up to 1e30.
 
     Notes
     -----
@@ -178,7 +181,8 @@ def attention(
         key_lengths=key_lengths,
         attn_mask=attn_mask,
     )
-    inputs = (q, k, v) if attn_mask is None else (q, k, v, np.asarray(options.attn_mask))
+    mask = None if attn_mask is None else as_array("attn_mask", attn_mask)
+    inputs = [q, k, v, mask, *options.vectors()]
     result = output(out, (*shape[:-1], v.shape[-1]), q.dtype, *inputs)
     lse = np.empty(shape[:-1], sum_dtype(q.dtype)) if return_lse else None
     _core.attention(

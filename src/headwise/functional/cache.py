@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_attention_floats, describe, is_attention_dtype
+from ._arrays import Array, as_attention_floats, as_integer, describe, is_attention_dtype
 from ._options import MAX_HEAD_DIM, Lengths, per_batch
 
 
@@ -71,15 +71,15 @@ class KVCache:
             "value_dim": (value_dim, 1, MAX_HEAD_DIM),
         }
         for name, (size, least, most) in sizes.items():
-            if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-                raise TypeError(f"{name} is {size!r}: it must be an integer")
-            if not least <= size <= most:
-                raise ValueError(f"{name} is {size}: it must be {least} to {most}")
-        dtype = np.dtype(dtype)
-        if not is_attention_dtype(dtype):
-            raise TypeError(f"dtype is {dtype}: it must be float32, float64, float16 or bfloat16")
-        self.key: Array = np.zeros((batch, num_kv_heads, capacity, head_dim), dtype)
-        self.value: Array = np.zeros((batch, num_kv_heads, capacity, value_dim), dtype)
+            as_integer(name, size, least, most)
+        try:
+            held = np.dtype(dtype)
+        except TypeError:
+            held = None
+        if held is None or not is_attention_dtype(held):
+            raise TypeError(f"dtype is {dtype!r}: it must be float32, float64, float16 or bfloat16")
+        self.key: Array = np.zeros((batch, num_kv_heads, capacity, head_dim), held)
+        self.value: Array = np.zeros((batch, num_kv_heads, capacity, value_dim), held)
         self._lengths = np.zeros(batch, np.int64)
 
     @property

@@ -46,8 +46,9 @@ class Linear:
 
         "bfloat16" rounds the weight, and each input, to the nearest; sums are float32. "int8" has
         one scale an output feature, and quantises each row of the input to 256 steps from its
-        least to its largest number; the integers are exact and the same on every instruction set,
-        so K is at most 65,536. An input row that holds inf or NaN gives a row of NaN.
+        least to its largest number and 0, which is exact; the integers are exact and the same on
+        every instruction set, so K is at most 65,536. An input row that holds inf or NaN gives a
+        row of NaN; one that spans less than 3e-35 counts as 0.
     gate_weight : array, shape (N, K), optional
         Of the dtype of `weight`.
     gate_bias : array, shape (N,), optional
@@ -76,8 +77,8 @@ class Linear:
     Notes
     -----
     The bits of a row of the result depend on that row alone, not on the other rows or the number of
-    threads: each element is one chain of fused multiply-adds over K (or several, of 384 steps,
-    added in order).
+    threads: each element is one chain of multiply-adds over K (or several, of 384 steps, added in
+    order), fused on all instruction sets but the scalar one.
 
     GeGLU and SwiGLU: Shazeer, "GLU Variants Improve Transformer" (2020). int8 by rows of the input
     and of the weight: Dettmers et al., "LLM.int8()" (2022), without its outliers.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_attention_floats, describe, sum_dtype
+from ._arrays import Array, as_array, as_attention_floats, describe, sum_dtype
 
 
 def merge_attention(
@@ -50,7 +50,7 @@ def merge_attention(
     >>> np.allclose(out, hw.attention(q, k, k))
     True
     """
-    outs, lses = list(outs), list(lses)
+    outs, lses = _parts("outs", outs), _parts("lses", lses)
     if len(outs) == 0 or len(outs) != len(lses):
         raise ValueError(
             f"outs has {len(outs)} parts and lses has {len(lses)}: there must be as many, and one "
@@ -58,9 +58,11 @@ def merge_attention(
         )
     parts = as_attention_floats(**{f"outs[{i}]": out for i, out in enumerate(outs)})
     real = sum_dtype(parts[0].dtype)
-    logs = [np.asarray(lse) for lse in lses]
+    logs = [as_array(f"lses[{i}]", lse) for i, lse in enumerate(lses)]
+    if parts[0].ndim < 1:
+        raise ValueError("outs[0] has shape (): it must be (..., Hq, Sq, Dv)")
     for i, (part, log) in enumerate(zip(parts, logs, strict=True)):
-        if part.shape != parts[0].shape or part.ndim < 1:
+        if part.shape != parts[0].shape:
             raise ValueError(
                 f"outs[{i}] has shape {describe(part.shape)}: it must be "
                 f"{describe(parts[0].shape)}, as outs[0]"
@@ -77,8 +79,16 @@ def merge_attention(
     total = np.add.reduce(weights)
     inverse = (1 / np.where(total == 0, 1, total)).astype(real)
     out = np.zeros(parts[0].shape, real)
-    for part, weight in zip(parts, weights, strict=True):
-        share = (weight * inverse)[..., None]  # where it is 0, what the part holds is no matter
-        np.add(out, np.where(share == 0, 0, part.astype(real, copy=False)) * share, out=out)
+    for part, log, weight in zip(parts, logs, weights, strict=True):
+        nothing = np.isneginf(log)[..., None]  # was attended: what the part holds is no matter
+        share = (weight * inverse)[..., None]
+        np.add(out, np.where(nothing, 0, part.astype(real, copy=False)) * share, out=out)
     with np.errstate(divide="ignore"):  # log(0) = -inf where nothing was attended
         return out.astype(parts[0].dtype, copy=False), shift + np.log(total)
+
+
+def _parts(name: str, given: Sequence[npt.ArrayLike]) -> list[npt.ArrayLike]:
+    try:
+        return list(given)
+    except TypeError:
+        raise TypeError(f"{name} is {given!r}: it must be a sequence of arrays") from None

@@ -154,7 +154,8 @@ def attention_varlen(
         alibi_slopes=alibi_slopes,
         sinks=sinks,
     )
-    result = output(out, (*q.shape[:2], v.shape[2]), q.dtype, q, k, v)
+    inputs = [q, k, v, starts_q, starts_k, *options.vectors()]
+    result = output(out, (*q.shape[:2], v.shape[2]), q.dtype, *inputs)
     lse = np.empty((q.shape[1], q.shape[0]), sum_dtype(q.dtype)) if return_lse else None
     _core.attention(
         _core.OUTPUT,
