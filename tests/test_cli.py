@@ -104,6 +104,13 @@ def test_embed(here, model, output):
     assert (out, error) == ("", f"headwise: {output} is already complete, with 100 texts\n")
 
 
+def test_embed_nothing(here, model):
+    Path("empty.txt").write_text("")
+    for message in ("", ""):
+        assert run("embed", "empty.txt", "-o", "out.parquet", "-m", model) == ("", message)
+    assert corpus.read_manifest(Path("out.parquet")).rows == 0
+
+
 def test_embed_options(here, model):
     rows = pq.read_table(corpora.write(Path("a.parquet"), corpora.table(100)))
     pq.write_table(rows.rename_columns(["id", "body", "score"]), "in.data")

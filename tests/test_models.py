@@ -105,7 +105,7 @@ def test_shards(tmp_path):
     write_json(index, {"weight_map": files | {"extra": files[min(files)]}})
     with pytest.raises(ValueError, match="lacks the tensor 'extra'"):
         load(tmp_path)
-    for wrong in ({"a": "../model.safetensors"}, {"a": 3}, ["a"], None):
+    for wrong in ({"a": "../model.safetensors"}, {"a": ".."}, {"a": ""}, {"a": 3}, ["a"], None):
         write_json(index, {"weight_map": wrong})
         with pytest.raises(
             ValueError, match=r"index\.json: weight_map is missing, or not an object"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from tiny import MEAN, write_sentence_model
 
+import headwise as hw
 from headwise import TextEncoder
 
 TEXTS = ["a b c", "", "p o n m", "d"]
@@ -42,6 +43,18 @@ def test_what_was_changed_goes_along(folder):
     assert repr(again) == repr(encoder)
     assert len(again.tokenize("a b c d e f", on_truncate="ignore")[0]) == 6
     np.testing.assert_array_equal(again.encode(TEXTS), encoder.encode(TEXTS))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_encoders_and_layers_of_one_s_own(precision):
+    encoder = hw.Encoder(20, hidden_size=16, num_heads=2, num_layers=2, precision=precision)
+    ids, hidden = np.arange(7), np.ones((3, 16), np.float32)
+    for again in (pickle.loads(pickle.dumps(encoder)), copy.deepcopy(encoder)):
+        np.testing.assert_array_equal(again(ids), encoder(ids))
+    layer = encoder.layers[0]
+    expected = layer(hidden)
+    for again in (pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer), copy.copy(layer)):
+        np.testing.assert_array_equal(again(hidden), expected)
 
 
 def test_relative_path(folder, monkeypatch):

@@ -128,6 +128,7 @@ def test_tokenize(tiny):
     [
         (["a", 3], TypeError, r"texts\[1\] is a int: it must be a str"),
         (["a", None], TypeError, r"texts\[1\] is a NoneType: it must be a str"),
+        (["a", 10**5000], TypeError, r"texts\[1\] is a int: it must be a str"),
         ([("a", "b")], TypeError, r"texts\[0\] is a tuple: it must be a str"),
         (b"a", TypeError, r"texts\[0\] is a int: it must be a str"),
         (7, TypeError, r"texts is a int: it must be a str or an iterable of str"),
@@ -144,12 +145,22 @@ def test_bad_arguments(tiny):
     encoder = TextEncoder.from_pretrained(tiny)
     with pytest.raises(ValueError, match="batch_tokens is 0: it must be at least 1"):
         encoder.encode("a", batch_tokens=0)
+    with pytest.raises(TypeError, match=r"batch_tokens is nan: it must be an integer"):
+        encoder.encode("a", batch_tokens=float("nan"))
     with pytest.raises(ValueError, match=r"on_truncate is 'cut': it must be one of .'warn', "):
         encoder.encode("a", on_truncate="cut")
     with pytest.raises(ValueError, match=r"pooling is 'sum': it must be one of .'mean', "):
         TextEncoder(encoder.encoder, encoder.tokenizer, pooling="sum")
     with pytest.raises(ValueError, match="max_length is 2: it must be more than the 2 special"):
         TextEncoder(encoder.encoder, encoder.tokenizer, max_length=2)
+
+
+def test_set_pooling(tiny):
+    encoder = TextEncoder.from_pretrained(tiny)
+    encoder.pooling = "max"
+    with pytest.raises(ValueError, match=r"pooling is 'sum': it must be one of .'mean', "):
+        encoder.pooling = "sum"
+    assert encoder.pooling == "max"
 
 
 def test_set_max_length(tiny):
@@ -160,6 +171,8 @@ def test_set_max_length(tiny):
     assert encoder.max_length == encoder.encoder.max_positions == 16
     with pytest.raises(ValueError, match="max_length is 2: it must be more than the 2 special"):
         encoder.max_length = 2
+    with pytest.raises(TypeError, match=r"max_length is 5\.5: it must be an integer"):
+        encoder.max_length = 5.5
     assert len(encoder.tokenize("a " * 50, on_truncate="ignore")[0]) == encoder.max_length == 16
 
 

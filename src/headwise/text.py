@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .functional._arrays import as_integer
 from .functional.embedding import POOLINGS, Pooling, pool_packed
 from .functional.linear import Precision
 from .models import load
@@ -68,13 +69,11 @@ class TextEncoder:
         pooling: Pooling = "mean",
         normalize: bool = False,
     ):
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling is {pooling!r}: it must be one of {POOLINGS}")
+        self.pooling = pooling
         tokenizer.no_padding()
         self.encoder = encoder
         self.tokenizer = tokenizer
         self.max_length = encoder.max_positions if max_length is None else max_length
-        self.pooling = pooling
         self.normalize = normalize
         self.dim = encoder.hidden_size
         self._source: tuple[str, Precision, bool] | None = None
@@ -88,14 +87,25 @@ class TextEncoder:
     @max_length.setter
     def max_length(self, max_length: int) -> None:
         special = self.tokenizer.num_special_tokens_to_add(False)
-        if max_length <= special:
+        if as_integer("max_length", max_length, 0) <= special:
             raise ValueError(
                 f"max_length is {max_length}: it must be more than the {special} special tokens "
                 "that the tokenizer adds to a text"
             )
-        self._max_length = min(max_length, self.encoder.max_positions)
+        self._max_length = min(int(max_length), self.encoder.max_positions)
         side = (self.tokenizer.truncation or {"direction": "right"})["direction"]
         self.tokenizer.enable_truncation(self._max_length, direction=side)
+
+    @property
+    def pooling(self) -> Pooling:
+        """How the hidden states of a text become one vector."""
+        return self._pooling
+
+    @pooling.setter
+    def pooling(self, pooling: Pooling) -> None:
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling is {pooling!r}: it must be one of {POOLINGS}")
+        self._pooling = pooling
 
     @classmethod
     def from_pretrained(
@@ -197,8 +207,7 @@ class TextEncoder:
             `batch_tokens` is less than 1.
 
         """
-        if batch_tokens < 1:
-            raise ValueError(f"batch_tokens is {batch_tokens!r}: it must be at least 1")
+        as_integer("batch_tokens", batch_tokens, 1)
         check_on_truncate(on_truncate)
         few = [texts] if isinstance(texts, str) else texts
         if are_few(few) and not progress:

@@ -108,7 +108,7 @@ def embed(
     except KeyboardInterrupt as stop:
         stop.args = ("the same command goes on where it stopped",)
         raise
-    if done.new_rows == 0:
+    if done.new_rows == 0 < done.rows:
         say(f"{output} is already complete, with {done.rows:,} texts")
     elif sys.stderr.isatty():
         before = done.rows - done.new_rows

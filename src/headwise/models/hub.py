@@ -29,7 +29,7 @@ def resolve(name: str | Path, *, local_files_only: bool = False) -> Path:
         If there is no such folder, or the model is not cached and cannot be downloaded.
 
     """
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return Path(name)
     if isinstance(name, Path) or not _REPO_ID.fullmatch(name):
         raise FileNotFoundError(f"there is no model folder {name}")

@@ -94,7 +94,8 @@ def _read_shards(index: Path, skip: Callable[[str], bool]) -> dict[str, np.ndarr
     files = config.values.get("weight_map")
     # A plain file name, so that an index cannot reach outside its folder.
     if not isinstance(files, dict) or not all(
-        isinstance(file, str) and file == Path(file).name for file in files.values()
+        isinstance(file, str) and file == Path(file).name not in ("", "..")
+        for file in files.values()
     ):
         raise config.error("weight_map", "is missing, or not an object of file names")
     tensors: dict[str, np.ndarray] = {}

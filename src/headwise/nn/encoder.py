@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Literal, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import _core
-from ..functional._arrays import Array, as_integers, contiguous, describe, empty
+from ..functional._arrays import (
+    Array,
+    as_integer,
+    as_integers,
+    contiguous,
+    describe,
+    empty,
+)
 from ..functional.linear import Activation, Precision
 from .layers import (
     EncoderLayer,
@@ -117,11 +124,9 @@ class Encoder:
             ("intermediate_size", intermediate_size),
             ("max_positions", max_positions),
         ):
-            if size < 1:
-                raise ValueError(f"{name} is {size}: it must be at least 1")
+            as_integer(name, size, 1)
         for name, count in (("num_layers", num_layers), ("num_token_types", num_token_types)):
-            if count < 0:
-                raise ValueError(f"{name} is {count}: it must not be negative")
+            as_integer(name, count, 0)
         if not 0 <= layer_norm_eps < np.inf:
             raise ValueError(f"layer_norm_eps is {layer_norm_eps}: it must be finite, 0 or more")
         if hidden_size % num_heads:
@@ -184,9 +189,19 @@ class Encoder:
             )
             for i in range(num_layers)
         ]
+        self._build_stack()
+
+    def _build_stack(self) -> None:
         if self.layers:
             place_together(self.layers)
             self._stack = stack_layers(self.layers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_stack"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._build_stack()
 
     @classmethod
     def from_pretrained(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -387,6 +387,9 @@ class EncoderLayer:
     @cached_property
     def _stack(self) -> _core.EncoderStack:
         return stack_layers([self])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_stack"}
 
     @property
     def _linears(self) -> tuple[Linear, Linear, Linear, Linear]:
