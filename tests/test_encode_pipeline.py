@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 import warnings
@@ -335,3 +336,29 @@ def test_a_forked_child_encodes_and_prints_nothing(tmp_path, parallelism):
     write_sentence_model(tmp_path, MEAN)
     code = f"folder = {str(tmp_path)!r}" + FORK
     assert run_python(code, check=False, TOKENIZERS_PARALLELISM=parallelism) == (0, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_ctrl_c_while_texts_are_tokenized(tmp_path):
+    """Nobody waits for the rest of a window of texts, which takes half a minute here."""
+    write_sentence_model(tmp_path, MEAN)
+    code = f"""
+import os, signal, threading, time, headwise as hw
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+encoder = hw.TextEncoder.from_pretrained({str(tmp_path)!r})
+
+def press():
+    global sent
+    sent = time.monotonic()
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Timer(0.3, press).start()
+try:
+    encoder.tokenize(["a b " * 20_000] * 5000, on_truncate="ignore")
+    print("finished")
+except KeyboardInterrupt:
+    print("interrupted", time.monotonic() - sent < 5)
+print(len(encoder.encode("a b")))
+"""
+    assert run_python(code) == "interrupted True\n12"

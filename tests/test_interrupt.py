@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from checks import run_python
-from tiny import MEAN, write_sentence_model
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
 
@@ -122,19 +121,3 @@ except KeyboardInterrupt:
     print((results[0] == expected).all())
 """
     assert run_python(PRELUDE + code) == "True"
-
-
-def test_while_texts_are_tokenized(tmp_path):
-    """Nobody waits for the rest of a window of texts."""
-    write_sentence_model(tmp_path, MEAN)
-    code = f"""
-encoder = hw.TextEncoder.from_pretrained({str(tmp_path)!r})
-in_a_moment(press)
-try:
-    encoder.tokenize(["a b " * 5000] * 12_000, on_truncate="ignore")
-    print("finished")
-except KeyboardInterrupt:
-    print("interrupted", time.monotonic() - sent < 5)
-print(len(encoder.encode("a b")))
-"""
-    assert run_python(PRELUDE + code) == "interrupted True\n12"
