@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sysconfig
 
 import numpy as np
 import pytest
@@ -214,3 +215,10 @@ def test_import_leaves_the_rest_for_later():
         " if m in sys.modules])"
     )
     assert run_python(code) == "[]"
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this Python is not free-threaded"
+)
+def test_the_gil_stays_off():
+    assert run_python("import sys, headwise; print(sys._is_gil_enabled())") == "False"
