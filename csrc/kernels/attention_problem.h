@@ -56,13 +56,13 @@ struct HeadProblem {
   hw_strides query_strides, out_strides, lse_strides;  // of head and row
   i64 key_row, value_row;
   i64 queries, keys, readable_keys, group, head_dim, value_dim;  // keys past readable_keys are masked
-  T scale;  // of the products; powers of 2 are taken, so times log2(e), unless softcap follows
-  i64 offset;                    // of the first query on the key axis
+  T scale;     // of the products; powers of 2 are taken, so times log2(e), unless softcap follows
+  i64 offset;  // of the first query on the key axis
   i64 window_begin, window_end;  // query i attends keys i + window_begin .. i + window_end - 1
-  T softcap;             // times log2(e); 0 for none
-  const double* slopes;  // optional, of the group's heads: ALiBi
-  const double* sinks;   // optional, of the group's heads
-  const char* mask;      // optional, of the group's first head
+  T softcap;                     // times log2(e); 0 for none
+  const double* slopes;          // optional, of the group's heads: ALiBi
+  const double* sinks;           // optional, of the group's heads
+  const char* mask;              // optional, of the group's first head
   hw_dtype mask_dtype;
   i64 mask_head, mask_row, mask_column;
 

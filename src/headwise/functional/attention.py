@@ -72,8 +72,8 @@ def attention(
         float32, float64, float16, or bfloat16 of the package ml_dtypes; `key` and `value` must have
         the same dtype. Anything with ``__array__``, the buffer protocol or DLPack on the CPU is
         read without a copy. A 2-D (Sq, D) array is one head. D is 1 to 512. Any strides; an array
-        whose last axis is not contiguous is copied, and one whose leading axes are several that
-        cannot be seen as one.
+        is copied if its last axis is not contiguous, or if it has several leading axes whose
+        strides do not let them be one.
     key : array, shape (..., Hkv, Sk, D), or KVCache
         Hq must be a multiple of Hkv: query head h reads key head ``h // (Hq // Hkv)``. The leading
         dimensions of the three arrays broadcast. A :class:`KVCache` holds the values too.

@@ -48,7 +48,7 @@ class Linear:
         one scale an output feature, and quantises each row of the input to 256 steps from its
         least to its largest number and 0, which is exact; the integers are exact and the same on
         every instruction set, so K is at most 65,536. An input row that holds inf or NaN gives a
-        row of NaN; one that spans less than 3e-35 counts as 0.
+        row of NaN; one that spans less than 3e-35 may count as 0.
     gate_weight : array, shape (N, K), optional
         Of the dtype of `weight`.
     gate_bias : array, shape (N,), optional
