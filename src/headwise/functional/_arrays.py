@@ -70,9 +70,9 @@ def _of_one_dtype(
 
 def as_array(name: str, given: Any) -> Array:
     """Return an array that shares the memory of what is given, if that lies on the CPU."""
-    if isinstance(given, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be lost: it must be filled")
     if isinstance(given, np.ndarray):
+        if hasattr(given, "mask"):  # np.ma, which NumPy imports only when it is asked for
+            raise TypeError(f"{name} is a masked array: it must be filled, or its mask is lost")
         return np.asarray(given)
     try:
         if not hasattr(given, "__dlpack__") or np.isscalar(given):
