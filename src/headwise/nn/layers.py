@@ -24,6 +24,7 @@ from ..functional._arrays import (
     Array,
     aligned_empty,
     as_cu_seqlens,
+    as_flag,
     as_float_like,
     as_floats,
     describe,
@@ -351,8 +352,9 @@ class EncoderLayer:
         is_causal: bool = False,
     ) -> Array:
         """Return the (T, E) result for hidden (T, E); parameters as of the attention layer."""
+        causal = as_flag("is_causal", is_causal)
         result = np.array(self._checked(hidden), order="C")
-        self._stack.run(result, starts_of(result, cu_seqlens), 0, 1, is_causal)
+        self._stack.run(result, starts_of(result, cu_seqlens), 0, 1, causal)
         return result
 
     def attention_weights(
