@@ -86,13 +86,14 @@ class TextEncoder:
 
     @max_length.setter
     def max_length(self, max_length: int) -> None:
+        max_length = as_integer("max_length", max_length, 0)
         special = self.tokenizer.num_special_tokens_to_add(False)
-        if as_integer("max_length", max_length, 0) <= special:
+        if max_length <= special:
             raise ValueError(
                 f"max_length is {max_length}: it must be more than the {special} special tokens "
                 "that the tokenizer adds to a text"
             )
-        self._max_length = min(int(max_length), self.encoder.max_positions)
+        self._max_length = min(max_length, self.encoder.max_positions)
         side = (self.tokenizer.truncation or {"direction": "right"})["direction"]
         self.tokenizer.enable_truncation(self._max_length, direction=side)
 
@@ -201,7 +202,7 @@ class TextEncoder:
         Raises
         ------
         TypeError
-            If a text is not a str. The message gives its index.
+            If a text is not a str, whose index the message gives, or `batch_tokens` no integer.
         ValueError
             If a text holds a lone surrogate, or is too long and `on_truncate` is "error", or
             `batch_tokens` is less than 1.

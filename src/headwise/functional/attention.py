@@ -118,7 +118,8 @@ def attention(
     Raises
     ------
     TypeError
-        If a dtype is not one of those above, or differs between the arrays.
+        If a dtype is not one of those above, or differs between the arrays, or an array is masked
+        or cannot be read.
     ValueError
         If shapes do not fit each other, or an option is out of range: `scale`, `softcap`,
         `alibi_slopes` and `sinks` may be up to 1e30.
@@ -130,8 +131,8 @@ def attention(
     float32 (float64 for float64). bfloat16 is multiplied as it is where the CPU can, with
     probabilities rounded to bfloat16, and else widened, as float16 is. ALiBi is by Press et al.
     (2022). bfloat16 values below 1.2e-38 may count as 0, as that instruction has it. Memory beyond
-    the inputs and the output is less than 2 MB a thread, whatever the lengths. Ctrl-C ends a call
-    between two tiles.
+    the inputs, copies of them and the output is less than 2 MB a thread, whatever the lengths.
+    Ctrl-C ends a call between two tiles.
 
     Examples
     --------

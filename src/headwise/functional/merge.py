@@ -33,7 +33,7 @@ def merge_attention(
     ValueError
         If there are no parts, or their shapes differ.
     TypeError
-        If their dtypes differ.
+        If their dtypes differ, or `outs` or `lses` is no sequence.
 
     Notes
     -----

@@ -73,7 +73,7 @@ class Encoder:
     Raises
     ------
     TypeError
-        If a weight is not float32.
+        If a weight is not float32, or a size no integer.
     ValueError
         If an argument is out of range or not one of its choices, or `weights` lacks one, has one
         too many, or one of a wrong shape.
