@@ -317,6 +317,48 @@ def test_tiles_that_share_values_hide_what_follows(isa, any_dtype, rng):
     assert np.isnan(out[:, 1:].astype(np.float32)).all()
 
 
+MASKS = {
+    "random": lambda rng: rng.random((150, 400)) < 0.8,
+    "not the first keys": lambda rng: (rng.random((150, 400)) < 0.8) & (np.arange(400) > 9),
+    "not the first block": lambda rng: np.arange(400) > 130 * (np.arange(150)[:, None] == 70),
+    "keys alone": lambda rng: rng.random((1, 400)) < 0.8,
+    "padding": lambda rng: np.broadcast_to(np.arange(400) < 300, (150, 400)),
+}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("kind", ["even", "rising"])
+def test_masked_tiles(isa, any_dtype, rng, mask, kind):
+    """Whole tiles mask scores in registers, and leave out a float mask that is of zeros."""
+    q, k, v = (rng.normal(size=(2, n, 24)) for n in (150, 400, 400))
+    if kind == "rising":
+        k *= np.linspace(0.1, 16, 400)[:, None]
+    attended = MASKS[mask](rng)
+    lowest = np.where(attended, 0, ml_dtypes.finfo(any_dtype).min).astype(any_dtype)
+    bias = np.where(np.arange(400) < 256, 0, rng.normal(size=(150, 400)))
+    bias = np.where(attended, bias, -np.inf).astype(any_dtype)
+    window = {"query_offset": 250, "window": (220, None)}
+    for options in {"attn_mask": attended}, {"attn_mask": lowest}, {"attn_mask": bias}, window:
+        problem = Problem(*(x.astype(any_dtype) for x in (q, k, v)), options)
+        whole = problem.run()
+        for first, last in (0, 40), (40, 80), (80, 120), (30, 94), (130, 150):
+            rows = np.s_[first:last]
+            part = replace(problem, q=problem.q[:, rows])
+            if options is window:
+                part = part.given(query_offset=250 + first)
+            elif options["attn_mask"].shape[0] > 1:
+                part = part.given(attn_mask=options["attn_mask"][rows])
+            assert_all_same(part.run(), whole, np.s_[:, rows])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_mask_of_zeros_is_none(isa, rng, dtype):
+    q, k, v = rng.normal(size=(3, 2, 130, 24)).astype(dtype)
+    none = Problem(q, k, v, {}).run()
+    for mask in np.zeros((130, 130), dtype), np.zeros((1, 130), dtype), np.ones((130, 130), bool):
+        assert_all_same(Problem(q, k, v, {"attn_mask": mask}).run(), none)
+
+
 @pytest.mark.parametrize(("heads", "group", "queries"), [(24, 1, 55), (12, 3, 140)])
 def test_more_than_a_shared_cache_holds(isa, any_dtype, rng, heads, group, queries):
     """The next tile is asked for meanwhile, wherever it lies. Tiles of 49 rows and more."""

@@ -67,7 +67,8 @@ class Bf16Products {
                scaled(finish));
   }
 
-  // For scores_are_products().
+  // Without a factor for each product.
+  bool can_score_all() const { return scale_now_ == 1; }
   template <class Finish>
   HEADWISE_INLINE void score_all(const HeadProblem<float>& p, i64 begin, i64 count, i64 lanes,
                                  Finish&& finish) {

@@ -79,8 +79,28 @@ class TileMask {
   }
   bool attended(i64 j, i64 r) const { return m_.attended[j] >> r & 1; }
 
-  // Whether scores need apply() though every row attends every key.
-  bool changes_scores() const { return p_.changes_scores(); }
+  // Whether every row attends one of a block's first keys.
+  bool all_attend_some(i64 first) const {
+    uint64_t some = 0;
+    for (i64 j = 0; j < first; ++j) some |= m_.attended[j];
+    return some == first_bits(rows_);
+  }
+
+  // -inf for what is not attended, in the scores of keys j .. and rows lane ..
+  template <int R, int C>
+  HEADWISE_INLINE void hide(V (&scores)[R][C], i64 j, i64 lane) const {
+    const uint64_t* bits = m_.attended + j;
+    unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+      const uint64_t attended = bits[r] >> lane;
+      unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
+        scores[r][c] =
+            V::select(V::from_bits(attended >> (c * W)), scores[r][c], V::broadcast(-kInfinity<T>));
+      });
+    });
+  }
+
+  // Whether the block's scores need apply() though every row attends every key.
+  bool changes_scores() const { return p_.softcap > 0 || p_.slopes || has_bias_; }
 
   // In scores [count][lanes]: softcap, ALiBi, the float mask, -inf where not attended; then block_max anew.
   HEADWISE_NOINLINE void apply(Cover cover, i64 begin, i64 count, T* scores, T* block_max) {
@@ -109,7 +129,7 @@ class TileMask {
           const V distance = V::abs(V::load(m_.position + r + c * W) + to_first);
           score = score - V::load(m_.slope + r + c * W) * distance;
         }
-        if (p_.has_float_mask()) score = score + V::load(m_.bias + j * lanes_ + r + c * W);
+        if (has_bias_) score = score + V::load(m_.bias + j * lanes_ + r + c * W);
         score.store(s + c * W);
       });
     }
@@ -145,7 +165,7 @@ class TileMask {
     const auto row_of = [&](i64 r) {
       return reinterpret_cast<const uint8_t*>(m_.rows[r]) + begin * p_.mask_column;
     };
-    if (p_.mask_row == 0 && (p_.mask_head == 0 || p_.group == 1)) {  // a mask of keys alone
+    if (is_of_keys_alone()) {
       const uint8_t* row = row_of(0);
       for (i64 j = 0; j < count; ++j) m_.attended[j] = row[j * p_.mask_column] ? first_bits(rows_) : 0;
       return;
@@ -157,8 +177,7 @@ class TileMask {
       for (int i = 0; i < 8; ++i) {
         row[i] = row_of(min_of(first + i, rows_ - 1));
         bit[i] = first + i < rows_ ? uint8_t(1 << i) : 0;
-        // The next block's: a line or two of every row is no order that the CPU foresees.
-        for (i64 j = count; j < 2 * count; j += 64) __builtin_prefetch(row[i] + j * p_.mask_column, 0, 3);
+        for (i64 j = 0; j < count; j += 64) ask_for_next(row[i] + j * p_.mask_column, 64);
       }
       const auto gather = [&](i64 step) HEADWISE_INLINE_LAMBDA {
         for (i64 j = 0; j < count; ++j) {
@@ -182,6 +201,8 @@ class TileMask {
     const V log2e = V::broadcast(kLog2E<T>), minus_infinity = V::broadcast(-kInfinity<T>);
     const V least = V::broadcast(-kLargest<T>);
     for (i64 j = 0; j < count; ++j) m_.attended[j] = first_bits(rows_);
+    has_bias_ = !is_zero<M>(begin, count);
+    if (!has_bias_) return;
     for (i64 r = 0; r < lanes_; r += W)
       for (i64 j = 0; j < count; j += W) {
         V block[W];
@@ -195,20 +216,40 @@ class TileMask {
       }
   }
 
+  // Whether a float mask changes nothing in a block.
+  template <class M>
+  bool is_zero(i64 begin, i64 count) const {
+    constexpr uint64_t kAllLanes = (uint64_t(1) << W) - 1;
+    for (i64 r = 0; r < (is_of_keys_alone() ? 1 : rows_); ++r)
+      for (i64 j = 0; j < count; j += W)
+        if (V::bits_of(V::equal(mask_row<M>(r, begin + j, count - j), V::zero())) != kAllLanes) return false;
+    return true;
+  }
+
+  bool is_of_keys_alone() const { return p_.mask_row == 0 && (p_.mask_head == 0 || p_.group == 1); }
+
+  // What lies a block further on from `columns` elements of a row: a line or two of every row is no order
+  // that the CPU foresees. By the last of them, as the first lies in a line that was asked for before.
+  template <class M>
+  void ask_for_next(const M* element, i64 columns) const {
+    __builtin_prefetch(element + (Block + columns - 1) * p_.mask_column, 0, 2);
+  }
+
   // W elements of the mask's row r from key j on, of which `present` are there.
   template <class M>
   V mask_row(i64 r, i64 j, i64 present) const {
-    const char* row = m_.rows[r];
-    if (p_.mask_column == 1) return load_as<M, T>(row, j, j + present);
+    const M* from = reinterpret_cast<const M*>(m_.rows[r]) + j * p_.mask_column;
+    ask_for_next(from, W);
+    if (p_.mask_column == 1) return V::load(from, V::first_lanes(present));
     T lanes[W] = {};
-    for (i64 i = 0; i < min_of(i64(W), present); ++i)
-      lanes[i] = as_real(reinterpret_cast<const M*>(row)[(j + i) * p_.mask_column]);
+    for (i64 i = 0; i < min_of(i64(W), present); ++i) lanes[i] = as_real(from[i * p_.mask_column]);
     return V::load(lanes);
   }
 
   const HeadProblem<T>& p_;
   const Memory& m_;
   i64 first_, rows_, lanes_;
+  bool has_bias_ = false;                    // the block that was covered: a float mask, not of zeros
   i64 begin_, full_begin_, full_end_, end_;  // every row attends the keys in [full_begin, full_end)
 };
 

@@ -145,6 +145,7 @@ class NativeProducts {
                keys_of, finish);
   }
 
+  static bool can_score_all() { return true; }
   template <class Finish>
   HEADWISE_INLINE void score_all(const HeadProblem<T>& p, i64 begin, i64 count, i64 lanes, Finish&& finish) {
     const RowView<T> keys = rows_of(p, p.key, p.key_row, p.head_dim, keys_, begin, count);

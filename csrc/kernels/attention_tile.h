@@ -66,7 +66,7 @@ class AttentionTile {
         output_(problem, first_row, rows_, memory.rescale, memory.block_max),
         few_(problem, memory.products, memory.scores + kKeyBlock * W, rows_),
         keeps_max_(sizeof(T) < 8 && memory.detours == 0 && lanes_ == kTileRows<T> &&
-                   p_.head_dim <= kScoreChain && p_.scores_are_products()),
+                   p_.head_dim <= kScoreChain && p_.scale > 0),
         knows_head_(memory.last_key == problem.key),
         was_asked_for_(memory.asked) {
     if (memory.detours > 0) --memory.detours;
@@ -256,20 +256,35 @@ class AttentionTile {
       mask_.apply(cover, begin, count, m_.scores, m_.block_max);
   }
 
-  // Both steps at once for a block that all rows attend, while its scores are in registers; by the maxima
-  // that there are, in an empty state those of its first keys. False, and nothing done, if that cannot be or
-  // some row needs a larger one.
+  // Both steps at once for a block whose keys are all within every row's reach, while its scores are in
+  // registers; by the maxima that there are, in an empty state those of its first keys. False, and nothing
+  // done, if that cannot be or some row needs a larger one.
   bool score_and_exponentiate(const SoftmaxState<T>& state, bool empty, Cover cover, i64 begin, i64 count) {
-    if (!keeps_max_ || cover != Cover::kAll || count < kManyKeys) return false;
+    if (!keeps_max_ || begin + count > mask_.full_end() || count < kManyKeys) return false;
+    if (mask_.changes_scores() || !m_.products.can_score_all()) return false;
     if (count % Products::kKeysPerStep != 0 || (empty && begin % kKeyBlock != 0)) return false;
-    if (exponentiate_scores(state, empty, begin, count)) return true;
+    if (cover == Cover::kSome && !all_have_max(state, empty)) return false;
+    const bool kept = cover == Cover::kSome ? exponentiate_scores<true>(state, empty, begin, count)
+                                            : exponentiate_scores<false>(state, empty, begin, count);
+    if (kept) return true;
     if (empty) reset_sums(state);
     keeps_max_ = false;
     m_.detours = kDetours;
     return false;
   }
 
+  // Whether every lane is a row that has a maximum, or gets one from a block's first keys.
+  bool all_have_max(const SoftmaxState<T>& state, bool empty) const {
+    if (rows_ != lanes_) return false;
+    if (empty) return mask_.all_attend_some(Products::kFirstKeys);
+    uint64_t without = 0;
+    for (i64 r = 0; r < lanes_; r += W)
+      without |= V::bits_of(V::equal(V::load(state.max + r), V::broadcast(-kInfinity<T>)));
+    return without == 0;
+  }
+
   // Not for float64, which is for accuracy and not worth the code.
+  template <bool Masked>
   HEADWISE_NOINLINE bool exponentiate_scores(const SoftmaxState<T>& state, bool empty, i64 begin, i64 count) {
     if constexpr (sizeof(T) < 8) {
       T* const block_sum = m_.block_max;
@@ -277,6 +292,7 @@ class AttentionTile {
       m_.products.score_all(p_, begin, count, lanes_,
                             [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
                               if (lane == 0) ask(begin, count, j, R);
+                              if constexpr (Masked) mask_.hide(s, j, lane);
                               if constexpr (R == Products::kFirstKeys)
                                 if (empty && j == 0) start_max(s, state.max + lane);
                               exponentiate_tile(s, state.max + lane, j, lane, block_sum + lane);
