@@ -322,7 +322,7 @@ MASKS = {
     "not the first keys": lambda rng: (rng.random((150, 400)) < 0.8) & (np.arange(400) > 9),
     "not the first block": lambda rng: np.arange(400) > 130 * (np.arange(150)[:, None] == 70),
     "keys alone": lambda rng: rng.random((1, 400)) < 0.8,
-    "padding": lambda rng: np.broadcast_to(np.arange(400) < 300, (150, 400)),
+    "padding": lambda rng: np.broadcast_to(np.arange(400) < 297, (150, 400)),
 }
 
 

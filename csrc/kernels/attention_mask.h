@@ -20,6 +20,7 @@ template <class T, i64 Rows, i64 Block>
 class TileMask {
   using V = Vec<T>;
   static constexpr int W = V::kLanes;
+  static constexpr uint64_t kAllLanes = (uint64_t(1) << W) - 1;
   static_assert(Rows <= 64, "a key's rows are the bits of one word");
 
  public:
@@ -58,8 +59,9 @@ class TileMask {
   i64 full_end() const { return full_end_; }
   i64 end_of(i64 r) const { return p_.end_key(first_ + r); }
 
-  // What the rows attend of a block of keys. Where it is kSome, attended() tells which.
-  HEADWISE_NOINLINE Cover cover(i64 begin, i64 count) {
+  // What the rows attend of a block of keys, of which the last are left out if nothing attends them. Where it
+  // is kSome, attended() tells which.
+  HEADWISE_NOINLINE Cover cover(i64 begin, i64& count) {
     const bool full = begin >= full_begin_ && begin + count <= full_end_;
     if (full && !p_.mask) return Cover::kAll;
     if (p_.has_float_mask())
@@ -70,12 +72,10 @@ class TileMask {
       for (i64 j = 0; j < count; ++j) m_.attended[j] = first_bits(rows_);
     if (!full)
       for (i64 j = 0; j < count; ++j) m_.attended[j] &= window_bits(begin + j);
-    uint64_t any = 0, all = first_bits(rows_);
-    for (i64 j = 0; j < count; ++j) {
-      any |= m_.attended[j];
-      all &= m_.attended[j];
-    }
-    return !any ? Cover::kNone : all == first_bits(rows_) ? Cover::kAll : Cover::kSome;
+    while (count > 0 && m_.attended[count - 1] == 0) --count;
+    uint64_t all = first_bits(rows_);
+    for (i64 j = 0; j < count; ++j) all &= m_.attended[j];
+    return count == 0 ? Cover::kNone : all == first_bits(rows_) ? Cover::kAll : Cover::kSome;
   }
   bool attended(i64 j, i64 r) const { return m_.attended[j] >> r & 1; }
 
@@ -201,8 +201,8 @@ class TileMask {
     const V log2e = V::broadcast(kLog2E<T>), minus_infinity = V::broadcast(-kInfinity<T>);
     const V least = V::broadcast(-kLargest<T>);
     for (i64 j = 0; j < count; ++j) m_.attended[j] = first_bits(rows_);
-    has_bias_ = !is_zero<M>(begin, count);
-    if (!has_bias_) return;
+    has_bias_ = false;
+    if (is_zero<M>(begin, count)) return;
     for (i64 r = 0; r < lanes_; r += W)
       for (i64 j = 0; j < count; j += W) {
         V block[W];
@@ -210,16 +210,17 @@ class TileMask {
           block[i] = r + i < rows_ ? mask_row<M>(r + i, begin + j, count - j) : V::zero();
         V::transpose(block);
         for (i64 i = 0; i < min_of(i64(W), count - j); ++i) {
-          m_.attended[j + i] &= ~(V::bits_of(V::equal(block[i], minus_infinity)) << r);
+          const uint64_t hidden = V::bits_of(V::equal(block[i], minus_infinity));
+          m_.attended[j + i] &= ~(hidden << r);
+          has_bias_ |= (hidden | V::bits_of(V::equal(block[i], V::zero()))) != kAllLanes;
           V::max(least, block[i] * log2e).store(m_.bias + (j + i) * lanes_ + r);
         }
       }
   }
 
-  // Whether a float mask changes nothing in a block.
+  // Whether a float mask changes nothing in a block: found out sooner than by turning it.
   template <class M>
   bool is_zero(i64 begin, i64 count) const {
-    constexpr uint64_t kAllLanes = (uint64_t(1) << W) - 1;
     for (i64 r = 0; r < (is_of_keys_alone() ? 1 : rows_); ++r)
       for (i64 j = 0; j < count; j += W)
         if (V::bits_of(V::equal(mask_row<M>(r, begin + j, count - j), V::zero())) != kAllLanes) return false;
@@ -249,7 +250,7 @@ class TileMask {
   const HeadProblem<T>& p_;
   const Memory& m_;
   i64 first_, rows_, lanes_;
-  bool has_bias_ = false;                    // the block that was covered: a float mask, not of zeros
+  bool has_bias_ = false;  // the block that was covered: more than 0 and -inf in a float mask
   i64 begin_, full_begin_, full_end_, end_;  // every row attends the keys in [full_begin, full_end)
 };
 

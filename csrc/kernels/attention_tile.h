@@ -119,6 +119,7 @@ class AttentionTile {
     bool empty = true;
     const i64 end = min_of(mask_.end(), (split + 1) * kSplit);
     for_each_block(max_of(mask_.begin(), split * kSplit), end, [&](i64 begin, i64 count) {
+      const bool last = only && begin + count == end;
       const Cover cover = mask_.cover(begin, count);
       if (cover == Cover::kNone) return;
       if (has_few_queries_ && cover == Cover::kAll) {
@@ -135,7 +136,7 @@ class AttentionTile {
           score_block(cover, begin, count);
           exponentiate(state, begin, count);
         }
-        accumulate(state, empty, cover, begin, count, only && begin + count == end);
+        accumulate(state, empty, cover, begin, count, last);
       }
       empty = false;
     });
@@ -170,16 +171,18 @@ class AttentionTile {
     });
     // The scores again, now that max and sum are known.
     for_each_block(0, p_.keys, [&](i64 begin, i64 count) {
-      const i64 end = min_of(begin + count, mask_.end());
-      const bool reached = begin + count > mask_.begin() && begin < mask_.end();
-      const Cover cover = reached ? mask_.cover(begin, end - begin) : Cover::kNone;
-      const bool some = cover != Cover::kNone;
-      if (some) score_block(cover, begin, end - begin);
+      i64 present = clamp(mask_.end() - begin, 0, count);
+      const bool reached = begin + count > mask_.begin() && present > 0;
+      const Cover cover = reached ? mask_.cover(begin, present) : Cover::kNone;
+      if (cover == Cover::kNone)
+        present = 0;
+      else
+        score_block(cover, begin, present);
       for (i64 r = 0; r < lanes_; r += W) {
         const V inverse = reciprocal(V::load(state.sum + r)), max = finite(V::load(state.max + r));
         for (i64 j = 0; j < count; ++j) {
           T* s = m_.scores + j * lanes_ + r;
-          const V score = some && begin + j < end ? V::load(s) : V::broadcast(-kInfinity<T>);
+          const V score = j < present ? V::load(s) : V::broadcast(-kInfinity<T>);
           const V p = power_of_2(score - max) * inverse;
           // A masked key gets 0, even in a row that is NaN.
           V::select(V::equal(score, V::broadcast(-kInfinity<T>)), V::zero(), p).store(s);
