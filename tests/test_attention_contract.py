@@ -335,10 +335,12 @@ def test_masked_tiles(isa, any_dtype, rng, mask, kind):
         k *= np.linspace(0.1, 16, 400)[:, None]
     attended = MASKS[mask](rng)
     lowest = np.where(attended, 0, ml_dtypes.finfo(any_dtype).min).astype(any_dtype)
+    hidden = np.where(attended, 0, -np.inf).astype(any_dtype)
     bias = np.where(np.arange(400) < 256, 0, rng.normal(size=(150, 400)))
     bias = np.where(attended, bias, -np.inf).astype(any_dtype)
     window = {"query_offset": 250, "window": (220, None)}
-    for options in {"attn_mask": attended}, {"attn_mask": lowest}, {"attn_mask": bias}, window:
+    masks = [{"attn_mask": x} for x in (attended, hidden, lowest, bias)]
+    for options in *masks, window:
         problem = Problem(*(x.astype(any_dtype) for x in (q, k, v)), options)
         whole = problem.run()
         for first, last in (0, 40), (40, 80), (80, 120), (30, 94), (130, 150):
@@ -352,11 +354,17 @@ def test_masked_tiles(isa, any_dtype, rng, mask, kind):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_a_mask_of_zeros_is_none(isa, rng, dtype):
+def test_masks_that_say_the_same(isa, rng, dtype):
     q, k, v = rng.normal(size=(3, 2, 130, 24)).astype(dtype)
     none = Problem(q, k, v, {}).run()
     for mask in np.zeros((130, 130), dtype), np.zeros((1, 130), dtype), np.ones((130, 130), bool):
         assert_all_same(Problem(q, k, v, {"attn_mask": mask}).run(), none)
+    for mask in rng.random((130, 130)) < 0.8, np.arange(130)[None] < 97:
+        of_bools = Problem(q, k, v, {"attn_mask": mask})
+        of_floats = of_bools.given(attn_mask=np.where(mask, 0, -np.inf).astype(dtype))
+        assert_all_same(of_floats.run(), of_bools.run())
+    shorter = Problem(q, k, v, {"key_lengths": 97})
+    assert_all_same(of_bools.run(), shorter.run())
 
 
 @pytest.mark.parametrize(("heads", "group", "queries"), [(24, 1, 55), (12, 3, 140)])

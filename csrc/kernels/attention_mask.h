@@ -198,11 +198,28 @@ class TileMask {
   // a usual way to mask, stay finite: a query that has no others attends all keys alike.
   template <class M>
   void read_float_mask(i64 begin, i64 count) {
-    const V log2e = V::broadcast(kLog2E<T>), minus_infinity = V::broadcast(-kInfinity<T>);
-    const V least = V::broadcast(-kLargest<T>);
     for (i64 j = 0; j < count; ++j) m_.attended[j] = first_bits(rows_);
     has_bias_ = false;
-    if (is_zero<M>(begin, count)) return;
+    if (is_of_keys_alone())
+      repeat_mask<M>(begin, count);
+    else if (!is_zero<M>(begin, count))
+      transpose_mask<M>(begin, count);
+  }
+
+  template <class M>
+  void repeat_mask(i64 begin, i64 count) {
+    const M* row = reinterpret_cast<const M*>(m_.rows[0]) + begin * p_.mask_column;
+    for (i64 j = 0; j < count; ++j) {
+      const T x = as_real(row[j * p_.mask_column]);
+      const bool hidden = x == -kInfinity<T>;
+      if (hidden) m_.attended[j] = 0;
+      has_bias_ |= !hidden && x != 0;
+      for (i64 r = 0; r < lanes_; r += W) bias_of(V::broadcast(x)).store(m_.bias + j * lanes_ + r);
+    }
+  }
+
+  template <class M>
+  void transpose_mask(i64 begin, i64 count) {
     for (i64 r = 0; r < lanes_; r += W)
       for (i64 j = 0; j < count; j += W) {
         V block[W];
@@ -210,23 +227,26 @@ class TileMask {
           block[i] = r + i < rows_ ? mask_row<M>(r + i, begin + j, count - j) : V::zero();
         V::transpose(block);
         for (i64 i = 0; i < min_of(i64(W), count - j); ++i) {
-          const uint64_t hidden = V::bits_of(V::equal(block[i], minus_infinity));
+          const uint64_t hidden = V::bits_of(V::equal(block[i], V::broadcast(-kInfinity<T>)));
           m_.attended[j + i] &= ~(hidden << r);
           has_bias_ |= (hidden | V::bits_of(V::equal(block[i], V::zero()))) != kAllLanes;
-          V::max(least, block[i] * log2e).store(m_.bias + (j + i) * lanes_ + r);
+          bias_of(block[i]).store(m_.bias + (j + i) * lanes_ + r);
         }
       }
   }
 
-  // Whether a float mask changes nothing in a block: found out sooner than by turning it.
+  static V bias_of(V mask) { return V::max(V::broadcast(-kLargest<T>), mask * V::broadcast(kLog2E<T>)); }
+
+  // Whether a float mask changes nothing in a block: which is found out sooner than it is transposed.
   template <class M>
   bool is_zero(i64 begin, i64 count) const {
-    for (i64 r = 0; r < (is_of_keys_alone() ? 1 : rows_); ++r)
+    for (i64 r = 0; r < rows_; ++r)
       for (i64 j = 0; j < count; j += W)
         if (V::bits_of(V::equal(mask_row<M>(r, begin + j, count - j), V::zero())) != kAllLanes) return false;
     return true;
   }
 
+  // Whether all rows have the same mask.
   bool is_of_keys_alone() const { return p_.mask_row == 0 && (p_.mask_head == 0 || p_.group == 1); }
 
   // What lies a block further on from `columns` elements of a row: a line or two of every row is no order
