@@ -237,7 +237,7 @@ class TileMask {
 
   static V bias_of(V mask) { return V::max(V::broadcast(-kLargest<T>), mask * V::broadcast(kLog2E<T>)); }
 
-  // Whether a float mask changes nothing in a block: which is found out sooner than it is transposed.
+  // Whether a float mask changes nothing in a block, which is found out sooner than it is transposed.
   template <class M>
   bool is_zero(i64 begin, i64 count) const {
     for (i64 r = 0; r < rows_; ++r)

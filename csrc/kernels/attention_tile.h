@@ -259,9 +259,9 @@ class AttentionTile {
       mask_.apply(cover, begin, count, m_.scores, m_.block_max);
   }
 
-  // Both steps at once for a block whose keys are all within every row's reach, while its scores are in
-  // registers; by the maxima that there are, in an empty state those of its first keys. False, and nothing
-  // done, if that cannot be or some row needs a larger one.
+  // Both steps at once for a block that no row's window ends within, while its scores are in registers; by
+  // the maxima that there are, in an empty state those of its first keys. False, and nothing done, if that
+  // cannot be or some row needs a larger one.
   bool score_and_exponentiate(const SoftmaxState<T>& state, bool empty, Cover cover, i64 begin, i64 count) {
     if (!keeps_max_ || begin + count > mask_.full_end() || count < kManyKeys) return false;
     if (mask_.changes_scores() || !m_.products.can_score_all()) return false;
