@@ -240,9 +240,10 @@ class AttentionTile {
       few_.turn(count, m_.scores, m_.block_max);
       if (cold_ && cover == Cover::kSome) prefetch_keys(begin + count, count);
     } else {
+      i64 asked = 0;  // keys of the block: not all are scored for the first lanes
       m_.products.score(p_, begin, count, rows_, lanes_, m_.scores, keys_of(begin, count),
                         [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
-                          if (lane == 0) ask(begin, count, j, R);
+                          if (j >= asked) ask(begin, count, j, R), asked = j + R;
                           const i64 lanes = lanes_;
                           T *const scores = m_.scores + j * lanes + lane, *const max = m_.block_max + lane;
                           unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
