@@ -72,6 +72,7 @@ class TileMask {
       for (i64 j = 0; j < count; ++j) m_.attended[j] = first_bits(rows_);
     if (!full)
       for (i64 j = 0; j < count; ++j) m_.attended[j] &= window_bits(begin + j);
+    if (rows_ < lanes_) repeat_last_row(count);
     while (count > 0 && m_.attended[count - 1] == 0) --count;
     uint64_t all = first_bits(rows_);
     for (i64 j = 0; j < count; ++j) all &= m_.attended[j];
@@ -83,7 +84,7 @@ class TileMask {
   bool all_attend_some(i64 first) const {
     uint64_t some = 0;
     for (i64 j = 0; j < first; ++j) some |= m_.attended[j];
-    return some == first_bits(rows_);
+    return (some & first_bits(rows_)) == first_bits(rows_);
   }
 
   // -inf for what is not attended, in the scores of keys j .. and rows lane ..
@@ -100,7 +101,7 @@ class TileMask {
   }
 
   // Whether the block's scores need apply() though every row attends every key.
-  bool changes_scores() const { return p_.softcap > 0 || p_.slopes || has_bias_; }
+  bool changes_scores() const { return p_.changes_products() || has_bias_; }
 
   // In scores [count][lanes]: softcap, ALiBi, the float mask, -inf where not attended; then block_max anew.
   HEADWISE_NOINLINE void apply(Cover cover, i64 begin, i64 count, T* scores, T* block_max) {
@@ -159,6 +160,13 @@ class TileMask {
     const i64 from = clamp((j - p_.window_end + 1) * p_.group - first_, 0, rows_);
     const i64 to = clamp((j - p_.window_begin + 1) * p_.group - first_, 0, rows_);
     return first_bits(to) & ~first_bits(from);
+  }
+
+  // For the lanes past it, which have its query too.
+  void repeat_last_row(i64 count) {
+    const uint64_t past = first_bits(lanes_) & ~first_bits(rows_);
+    for (i64 j = 0; j < count; ++j)
+      if (attended(j, rows_ - 1)) m_.attended[j] |= past;
   }
 
   void read_bool_mask(i64 begin, i64 count) {

@@ -68,9 +68,9 @@ struct HeadProblem {
 
   i64 rows() const { return queries * group; }
   bool has_float_mask() const { return mask && mask_dtype != HW_BOOL; }
-  bool changes_scores() const { return softcap > 0 || slopes || has_float_mask(); }
+  bool changes_products() const { return softcap > 0 || slopes; }  // beside a mask
   // Whether a score is its product times the scale, and the largest product's the largest.
-  bool scores_are_products() const { return scale > 0 && !changes_scores(); }
+  bool scores_are_products() const { return scale > 0 && !changes_products() && !has_float_mask(); }
   RowWalk walk(const hw_strides& strides, i64 first) const { return {strides, group, first}; }
   i64 element(const hw_strides& s, i64 r) const { return r / group * s.row + r % group * s.head; }
   char* out_of(i64 r) const { return out + element(out_strides, r) * size_of(dtype); }

@@ -277,9 +277,8 @@ class AttentionTile {
     return false;
   }
 
-  // Whether every lane is a row that has a maximum, or gets one from a block's first keys.
+  // Whether every row has a maximum, or gets one from a block's first keys.
   bool all_have_max(const SoftmaxState<T>& state, bool empty) const {
-    if (rows_ != lanes_) return false;
     if (empty) return mask_.all_attend_some(Products::kFirstKeys);
     uint64_t without = 0;
     for (i64 r = 0; r < lanes_; r += W)
