@@ -37,7 +37,7 @@ class RowsAhead {
     const i64 size = size_, bytes = bytes_;
     for (i64 r = 0; r < rows; ++r) {
       const char* row = data_ + walk.next() * size;
-      for (i64 byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
+      for (const char* line = line_of(row); line < row + bytes; line += kLineBytes) ask_for_line(line);
     }
     walk_ = walk;
     left_ -= rows;

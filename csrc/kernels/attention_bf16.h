@@ -60,19 +60,27 @@ class Bf16Products {
     }
   }
 
-  template <class KeysOf, class Finish>
+  template <class KeysOf, class Finish, class Ahead>
   HEADWISE_INLINE void score(const HeadProblem<float>& p, i64 begin, i64 count, i64 rows, i64 lanes,
-                             float* scores, KeysOf&& keys_of, Finish&& finish) {
+                             float* scores, KeysOf&& keys_of, Finish&& finish, const Ahead& ask_ahead) {
     score_keys(block_of_keys(p, begin, count), query_t_, rows, lanes, pairs_of(p.head_dim), scores, keys_of,
-               scaled(finish));
+               scaled(finish), ask_ahead);
+  }
+
+  static i64 steps_of_scores(const HeadProblem<float>& p, i64 count, i64 lanes) {
+    return steps_of<bf16_pair>(count, lanes, pairs_of(p.head_dim));
+  }
+  static i64 steps_of_sums(const HeadProblem<float>& p, i64 rows) {
+    return steps_of<bf16_pair, kAccumulatedRows>(rows, p.value_dim, pairs_of(kKeyBlock));
   }
 
   // Without a factor for each product.
   bool can_score_all() const { return scale_now_ == 1; }
-  template <class Finish>
+  template <class Finish, class Ahead>
   HEADWISE_INLINE void score_all(const HeadProblem<float>& p, i64 begin, i64 count, i64 lanes,
-                                 Finish&& finish) {
-    ::score_all<2>(block_of_keys(p, begin, count), count, query_t_, lanes, pairs_of(p.head_dim), finish);
+                                 Finish&& finish, const Ahead& ask_ahead) {
+    ::score_all<2>(block_of_keys(p, begin, count), count, query_t_, lanes, pairs_of(p.head_dim), finish,
+                   ask_ahead);
   }
 
   template <class Finish>
@@ -123,12 +131,12 @@ class Bf16Products {
     p.store(reinterpret_cast<bf16*>(probabilities_) + r * kKeyBlock + j, V::first_lanes(W));
   }
 
-  template <class KeysOf, class Finish>
+  template <class KeysOf, class Finish, class Ahead>
   HEADWISE_INLINE void accumulate(const HeadProblem<float>& p, float*, i64 rows, i64 lanes, KeysOf&& keys_of,
-                                  Finish&& finish) {
+                                  Finish&& finish, const Ahead& ask_ahead) {
     multiply<false, kAccumulatedRows>(
         Factor<bf16_pair>(probabilities_, sizeof(bf16_pair), lanes), rows, values_, columns_, p.value_dim,
-        [&](i64 r) { return pairs_of(keys_of(r)); }, finish);
+        [&](i64 r) { return pairs_of(keys_of(r)); }, finish, ask_ahead);
   }
 
   template <class Finish, class Ahead>

@@ -26,19 +26,13 @@ class FewQueries {
   HEADWISE_NOINLINE void score(i64 begin, i64 count, bool cold) {
     T* const scores = scores_;
     const V minus_infinity = V::broadcast(-kInfinity<T>);
-    const i64 row_bytes = p_.value_row * size_of(p_.dtype);
-    const bool in_one_piece = p_.value_row == p_.value_dim;
     LinesAhead values;
-    if (cold && in_one_piece) values = {p_.value + begin * row_bytes, p_.value + (begin + count) * row_bytes};
+    if (cold) values = p_.values_ahead(begin, count);
     products_.score_few(p_, begin, count, rows_, values, [&]<int R>(i64 j, V(&s)[R]) HEADWISE_INLINE_LAMBDA {
       const auto present = V::first_lanes(count - j);
       unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
         V::select(present, s[r], minus_infinity).store(scores + r * kKeyBlock + j);
       });
-      if (cold && !in_one_piece) {
-        const i64 keys = min_of(i64(W), count - j);
-        prefetch_rows(p_.value, p_.value_row, p_.value_dim, size_of(p_.dtype), begin + j, keys);
-      }
     });
     values.ask_for_rest();
     for (i64 r = 0; r < rows_; ++r)
@@ -90,13 +84,18 @@ class FewQueries {
     products_.load_values(p_, begin, count);
     const i64 size = size_of(p_.dtype), row_bytes = p_.key_row * size, next_count = next_end - begin - count;
     const char* const next = p_.key + (begin + count) * row_bytes;
+    const i64 bytes = p_.head_dim * size;
+    const bool apart = row_bytes != bytes;  // a row that does not begin on a line ends in one more
     products_.accumulate_few(p_, scores_, rows_, count, add,
                              [=](i64 step, i64 column, i64 columns) HEADWISE_INLINE_LAMBDA {
                                unroll<Products::kKeysPerStep>([&](auto k) HEADWISE_INLINE_LAMBDA {
                                  const i64 key = step * Products::kKeysPerStep + k;
                                  if (key >= next_count) return;
-                                 for (i64 byte = column * size; byte < (column + columns) * size; byte += 64)
-                                   __builtin_prefetch(next + key * row_bytes + byte, 0, 2);
+                                 const char* const row = next + key * row_bytes;
+                                 const i64 end = (column + columns) * size;
+                                 for (i64 byte = column * size; byte < end; byte += kLineBytes)
+                                   ask_for_line(row + byte);
+                                 if (apart && end >= bytes) ask_for_line(row + bytes - 1);
                                });
                              });
   }

@@ -1,6 +1,7 @@
 // What attention computes for one key/value head of one sequence.
 #pragma once
 #include "../simd/math.h"
+#include "lines_ahead.h"
 
 namespace {
 
@@ -86,6 +87,15 @@ struct HeadProblem {
     for (i64 i = count; i < W; ++i) row[i] = row[i - 1];
   }
 
+  LinesAhead keys_ahead(i64 begin, i64 count) const {
+    const i64 size = size_of(dtype);
+    return {key + begin * key_row * size, key_row * size, head_dim * size, count};
+  }
+  LinesAhead values_ahead(i64 begin, i64 count) const {
+    const i64 size = size_of(dtype);
+    return {value + begin * value_row * size, value_row * size, value_dim * size, count};
+  }
+
   // The keys that a window leaves to row r: [first_key, end_key).
   i64 first_key(i64 r) const { return clamp(r / group + window_begin, 0, readable_keys); }
   i64 end_key(i64 r) const { return clamp(r / group + window_end, 0, readable_keys); }
@@ -99,13 +109,6 @@ inline i64 far_sum(i64 a, i64 b) {
   i64 sum;
   if (__builtin_add_overflow(a, b, &sum)) return a < 0 ? -kFar : kFar;
   return clamp(sum, -kFar, kFar);
-}
-
-// Asks for rows of an array, as their strides count elements.
-inline void prefetch_rows(const char* data, i64 row, i64 elements, i64 size, i64 first, i64 count) {
-  for (i64 r = first; r < first + count; ++r)
-    for (i64 byte = 0; byte < elements * size; byte += 64)
-      __builtin_prefetch(data + r * row * size + byte, 0, 2);
 }
 
 // The problem of sequence b and key/value head g.

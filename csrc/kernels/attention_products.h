@@ -38,9 +38,10 @@ constexpr int kFewQueries = min_of(kRegisters == 32 ? 8 : 6, Vec<E>::Sum::kLanes
 // scores[j][r] = A[j] . B[r] with the queries B transposed, for the first keys_of(r) keys of each row r,
 // which only grow with r. finish(j, lane, C) for each tile, C being Sum[keys][vectors of lanes]. Where the
 // depth is more than a chain, the sums of those before the last wait in `scores`.
-template <class E, class KeysOf, class Finish>
+template <class E, class KeysOf, class Finish, class Ahead>
 HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 lanes, i64 depth,
-                                typename Element<E>::Sum* scores, KeysOf&& keys_of, Finish&& finish) {
+                                typename Element<E>::Sum* scores, KeysOf&& keys_of, Finish&& finish,
+                                const Ahead& ask_ahead) {
   using V = typename Vec<E>::Sum;
   // Some keys that the first rows need, then those that only rows from a later vector on do.
   i64 done = 0;
@@ -66,7 +67,8 @@ HEADWISE_INLINE void score_keys(Factor<E> keys, const E* query_t, i64 rows, i64 
               unroll<C>([&](auto c)
                             HEADWISE_INLINE_LAMBDA { sums[r][c].store(so_far + r * lanes + c * V::kLanes); });
             });
-          });
+          },
+          ask_ahead);
       begin += steps;
     } while (begin < depth);
     done = end;
@@ -89,9 +91,9 @@ constexpr int kKeysOfTile = max_tile_rows<E>(kMaxTileVectors) / Unit * Unit;
 // The same for a whole tile whose rows all attend the keys: a multiple of Unit, and kManyKeys at least, of
 // which all C have nearly as many as fit; over a depth of one chain.
 constexpr i64 kManyKeys = 32;
-template <int Unit, class E, class Finish>
+template <int Unit, class E, class Finish, class Ahead>
 HEADWISE_INLINE void score_all(Factor<E> keys, i64 count, const E* query_t, i64 lanes, i64 depth,
-                               Finish&& finish) {
+                               Finish&& finish, const Ahead& ask_ahead) {
   constexpr i64 kWidth = kMaxTileVectors * Vec<E>::Sum::kLanes;
   constexpr int kHeight = kKeysOfTile<E, Unit>;
   static_assert(kManyKeys >= kHeight * (kHeight - Unit) / Unit);
@@ -99,7 +101,7 @@ HEADWISE_INLINE void score_all(Factor<E> keys, i64 count, const E* query_t, i64 
     for_each_height<kHeight, Unit, kHeight - Unit>(count, [&](i64 j, auto h) HEADWISE_INLINE_LAMBDA {
       multiply_tile<decltype(h)::value, kMaxTileVectors, false>(
           keys.from(j), query_t + lane, lanes, depth, typename Vec<E>::Mask{},
-          [&](auto& scores) HEADWISE_INLINE_LAMBDA { finish(j, lane, scores); });
+          [&](auto& scores) HEADWISE_INLINE_LAMBDA { finish(j, lane, scores); }, ask_ahead);
     });
 }
 
@@ -137,20 +139,29 @@ class NativeProducts {
 
   // scores[j][r] = K[begin + j] . Q[r] for the first keys_of(r) of a block of keys. finish(j, lane, C) for
   // each tile, C being V[keys][vectors of lanes], after which it is stored at scores[j][lane].
-  template <class KeysOf, class Finish>
+  template <class KeysOf, class Finish, class Ahead>
   HEADWISE_INLINE void score(const HeadProblem<T>& p, i64 begin, i64 count, i64 rows, i64 lanes, T* scores,
-                             KeysOf&& keys_of, Finish&& finish) {
+                             KeysOf&& keys_of, Finish&& finish, const Ahead& ask_ahead) {
     const RowView<T> keys = rows_of(p, p.key, p.key_row, p.head_dim, keys_, begin, count);
     score_keys(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), query_t_, rows, lanes, p.head_dim, scores,
-               keys_of, finish);
+               keys_of, finish, ask_ahead);
+  }
+
+  // With how many steps of score() and accumulate() memory can be asked for.
+  static i64 steps_of_scores(const HeadProblem<T>& p, i64 count, i64 lanes) {
+    return steps_of<T>(count, lanes, p.head_dim);
+  }
+  static i64 steps_of_sums(const HeadProblem<T>& p, i64 rows) {
+    return steps_of<T, kAccumulatedRows>(rows, p.value_dim, kKeyBlock);
   }
 
   static bool can_score_all() { return true; }
-  template <class Finish>
-  HEADWISE_INLINE void score_all(const HeadProblem<T>& p, i64 begin, i64 count, i64 lanes, Finish&& finish) {
+  template <class Finish, class Ahead>
+  HEADWISE_INLINE void score_all(const HeadProblem<T>& p, i64 begin, i64 count, i64 lanes, Finish&& finish,
+                                 const Ahead& ask_ahead) {
     const RowView<T> keys = rows_of(p, p.key, p.key_row, p.head_dim, keys_, begin, count);
     ::score_all<1>(Factor<T>(keys.data, keys.row * i64(sizeof(T)), 1), count, query_t_, lanes, p.head_dim,
-                   finish);
+                   finish, ask_ahead);
   }
 
   template <class Finish>
@@ -188,11 +199,11 @@ class NativeProducts {
 
   // P V over the loaded values, P[r][j] being probabilities[j][r]. finish(r, d, C), C[rows][vectors of Dv].
   // The keys past keys_of(r) have probability 0.
-  template <class KeysOf, class Finish>
+  template <class KeysOf, class Finish, class Ahead>
   HEADWISE_INLINE void accumulate(const HeadProblem<T>& p, T* probabilities, i64 rows, i64 lanes,
-                                  KeysOf&& keys_of, Finish&& finish) {
+                                  KeysOf&& keys_of, Finish&& finish, const Ahead& ask_ahead) {
     multiply<true, kAccumulatedRows>(Factor<T>(probabilities, sizeof(T), lanes), rows, loaded_.data,
-                                     loaded_.row, p.value_dim, keys_of, finish);
+                                     loaded_.row, p.value_dim, keys_of, finish, ask_ahead);
   }
 
   // The same for few rows that attend all keys, P[r][j] being probabilities[r][j].

@@ -105,9 +105,9 @@ class AttentionTile {
   }
 
   void pack_queries() {
-    // Short sequences come fast enough without.
+    // What few queries read once they wait for; short sequences of more come fast enough without.
     const bool far = mask_.end() - mask_.begin() > 2 * kKeyBlock;
-    cold_ = far && (has_few_queries_ || !knows_head_);
+    cold_ = has_few_queries_ || (far && !knows_head_);
     if (far && !was_asked_for_) RowsAhead::queries(p_, first_, rows_).ask(rows_);
     m_.products.pack_queries(p_, first_, rows_, lanes_);
   }
@@ -217,19 +217,23 @@ class AttentionTile {
     return [=, this](i64 r) { return all ? count : clamp(mask_.end_of(r) - begin, 0, count); };
   }
 
-  void prefetch_keys(i64 begin, i64 count) const {
-    count = min_of(count, mask_.end() - begin);
-    prefetch_rows(p_.key, p_.key_row, p_.head_dim, size_of(p_.dtype), begin, count);
+  // On its first tile of a head a thread finds keys and values in memory: a block's values are asked for with
+  // the steps of its scores, the next one's keys with those of P V.
+  PacedLines values_ahead(i64 begin, i64 count) const {
+    if (!cold_) return {};
+    return {p_.values_ahead(begin, count), Products::steps_of_scores(p_, count, lanes_)};
+  }
+  PacedLines keys_ahead(i64 begin) const {
+    if (!cold_) return {};
+    const i64 count = clamp(mask_.end() - begin, 0, kKeyBlock);
+    return {p_.keys_ahead(begin, count), Products::steps_of_sums(p_, rows_)};
   }
 
-  // What is far away is asked for with each few keys scored. On its first tile of a head a thread finds keys
-  // and values in memory: their values, and as many keys of the next block.
-  HEADWISE_INLINE void ask(i64 begin, i64 count, i64 j, i64 keys) {
-    if (cold_) {
-      prefetch_rows(p_.value, p_.value_row, p_.value_dim, size_of(p_.dtype), begin + j, keys);
-      prefetch_keys(begin + count + j, keys);
-    }
-    next_.ask();
+  // f(ask_ahead) that asks for these, by code of its own where there are none.
+  template <class F>
+  HEADWISE_INLINE auto asking_for(PacedLines lines, F&& f) const {
+    if (!cold_) return f(NothingAhead{});
+    return f([&](auto...) HEADWISE_INLINE_LAMBDA { lines(); });
   }
 
   // scores of one block of keys, of which some are attended, and block_max down its columns.
@@ -238,26 +242,33 @@ class AttentionTile {
     if (has_few_queries_) {
       few_.score(begin, count, cold_);
       few_.turn(count, m_.scores, m_.block_max);
-      if (cold_ && cover == Cover::kSome) prefetch_keys(begin + count, count);
     } else {
-      i64 asked = 0;  // keys of the block: not all are scored for the first lanes
-      m_.products.score(p_, begin, count, rows_, lanes_, m_.scores, keys_of(begin, count),
-                        [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
-                          if (j >= asked) ask(begin, count, j, R), asked = j + R;
-                          const i64 lanes = lanes_;
-                          T *const scores = m_.scores + j * lanes + lane, *const max = m_.block_max + lane;
-                          unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
-                            V largest = V::load(max + c * W);
-                            unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
-                              s[r][c].store(scores + r * lanes + c * W);
-                              largest = V::max(s[r][c], largest);  // this order skips a NaN
-                            });
-                            largest.store(max + c * W);
-                          });
-                        });
+      asking_for(values_ahead(begin, count),
+                 [&](const auto& ask_ahead) { score_many(begin, count, ask_ahead); });
     }
     if (cover == Cover::kSome || mask_.changes_scores())
       mask_.apply(cover, begin, count, m_.scores, m_.block_max);
+  }
+
+  template <class Ahead>
+  HEADWISE_NOINLINE void score_many(i64 begin, i64 count, const Ahead& ask_ahead) {
+    i64 asked = 0;  // keys of the block: not all are scored for the first lanes
+    m_.products.score(
+        p_, begin, count, rows_, lanes_, m_.scores, keys_of(begin, count),
+        [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
+          if (j >= asked) next_.ask(), asked = j + R;
+          const i64 lanes = lanes_;
+          T *const scores = m_.scores + j * lanes + lane, *const max = m_.block_max + lane;
+          unroll<C>([&](auto c) HEADWISE_INLINE_LAMBDA {
+            V largest = V::load(max + c * W);
+            unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {
+              s[r][c].store(scores + r * lanes + c * W);
+              largest = V::max(s[r][c], largest);  // this order skips a NaN
+            });
+            largest.store(max + c * W);
+          });
+        },
+        ask_ahead);
   }
 
   // Both steps at once for a block that no row's window ends within, while its scores are in registers; by
@@ -268,8 +279,10 @@ class AttentionTile {
     if (mask_.changes_scores() || !m_.products.can_score_all()) return false;
     if (count % Products::kKeysPerStep != 0 || (empty && begin % kKeyBlock != 0)) return false;
     if (cover == Cover::kSome && !all_have_max(state, empty)) return false;
-    const bool kept = cover == Cover::kSome ? exponentiate_scores<true>(state, empty, begin, count)
-                                            : exponentiate_scores<false>(state, empty, begin, count);
+    const bool kept = asking_for(values_ahead(begin, count), [&](const auto& ask_ahead) {
+      return cover == Cover::kSome ? exponentiate_scores<true>(state, empty, begin, count, ask_ahead)
+                                   : exponentiate_scores<false>(state, empty, begin, count, ask_ahead);
+    });
     if (kept) return true;
     if (empty) reset_sums(state);
     keeps_max_ = false;
@@ -287,19 +300,22 @@ class AttentionTile {
   }
 
   // Not for float64, which is for accuracy and not worth the code.
-  template <bool Masked>
-  HEADWISE_NOINLINE bool exponentiate_scores(const SoftmaxState<T>& state, bool empty, i64 begin, i64 count) {
+  template <bool Masked, class Ahead>
+  HEADWISE_NOINLINE bool exponentiate_scores(const SoftmaxState<T>& state, bool empty, i64 begin, i64 count,
+                                             const Ahead& ask_ahead) {
     if constexpr (sizeof(T) < 8) {
       T* const block_sum = m_.block_max;
       for (i64 r = 0; r < lanes_; r += W) V::zero().store(block_sum + r);
-      m_.products.score_all(p_, begin, count, lanes_,
-                            [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
-                              if (lane == 0) ask(begin, count, j, R);
-                              if constexpr (Masked) mask_.hide(s, j, lane);
-                              if constexpr (R == Products::kFirstKeys)
-                                if (empty && j == 0) start_max(s, state.max + lane);
-                              exponentiate_tile(s, state.max + lane, j, lane, block_sum + lane);
-                            });
+      m_.products.score_all(
+          p_, begin, count, lanes_,
+          [&]<int R, int C>(i64 j, i64 lane, V(&s)[R][C]) HEADWISE_INLINE_LAMBDA {
+            if (lane == 0) next_.ask();
+            if constexpr (Masked) mask_.hide(s, j, lane);
+            if constexpr (R == Products::kFirstKeys)
+              if (empty && j == 0) start_max(s, state.max + lane);
+            exponentiate_tile(s, state.max + lane, j, lane, block_sum + lane);
+          },
+          ask_ahead);
       bool kept = true;
       for (i64 r = 0; r < lanes_; r += W) kept &= keeps_max(V::load(block_sum + r));
       if (!kept) return false;
@@ -412,16 +428,18 @@ class AttentionTile {
   HEADWISE_NOINLINE void accumulate(const SoftmaxState<T>& state, bool empty, Cover cover, i64 begin,
                                     i64 count, bool last) {
     m_.products.load_values(p_, begin, count);
-    const auto add = [&](auto&& finish) HEADWISE_INLINE_LAMBDA {
-      m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count), finish);
+    const auto add = [&](auto&& finish, const auto& ask_ahead) HEADWISE_INLINE_LAMBDA {
+      m_.products.accumulate(p_, m_.scores, rows_, lanes_, keys_of(begin, count), finish, ask_ahead);
     };
     if (cover == Cover::kSome && !values_finite(begin, count))
       m_.products.accumulate_attended(p_, mask_, m_.scores, count, rows_, lanes_,
                                       output_.added_to(state, empty));
     else if (last && output_.can_be_written_by_tiles())
-      add(output_.written_after(state, empty));
+      add(output_.written_after(state, empty), NothingAhead{});
     else
-      add(output_.added_to(state, empty));
+      asking_for(keys_ahead(begin + count), [&](const auto& ask_ahead) HEADWISE_INLINE_LAMBDA {
+        add(output_.added_to(state, empty), ask_ahead);
+      });
   }
 
   // Whether the loaded values are: for most tiles of a head an earlier one has found out.

@@ -1,6 +1,6 @@
 // The register tile: the one inner loop of attention's two products and of the linear layers.
 #pragma once
-#include "../simd/vec.h"
+#include "lines_ahead.h"
 
 namespace {
 
@@ -53,30 +53,6 @@ class Factor {
 // Products summed in one chain. A longer sum adds up such chains, in order: so it rounds about as much as a
 // BLAS, and not more the longer it is. Shorter chains cost time, as each passes through memory.
 constexpr i64 kChain = 384;
-
-// What comes with each step of a product: nothing, or memory is asked for that will be needed later.
-struct NothingAhead {
-  template <class... Step>
-  HEADWISE_INLINE void operator()(Step...) const {}
-};
-
-// A piece of memory, line by line: with each step the next one.
-class LinesAhead {
- public:
-  LinesAhead() = default;
-  LinesAhead(const char* begin, const char* end) : next_(begin), end_(end) {}
-  HEADWISE_INLINE void operator()() {
-    if (next_ >= end_) return;
-    __builtin_prefetch(next_, 0, 2);
-    next_ += 64;
-  }
-  void ask_for_rest() {
-    while (next_ < end_) (*this)();
-  }
-
- private:
-  const char *next_ = nullptr, *end_ = nullptr;
-};
 
 // C += A B for Rows rows of A, Columns vectors of B and the steps begin .. end - 1, ascending: each element
 // of C is a chain of fused multiply-adds, whatever the tile's height. Row k of B is at b[k * b_step]; with
@@ -202,6 +178,14 @@ HEADWISE_INLINE void multiply(Factor<E> a, i64 rows, const E* b, i64 b_step, i64
     });
     first += width;
   }
+}
+
+// How often multiply() calls ask_ahead(), if all its tiles are equally deep.
+template <class E, int MaxRows = kMaxTileRows>
+i64 steps_of(i64 rows, i64 columns, i64 depth) {
+  const i64 vectors = ceil_div(columns, Vec<E>::Sum::kLanes), groups = ceil_div(vectors, kMaxTileVectors);
+  const int height = min_of(MaxRows, max_tile_rows<E>(int(ceil_div(vectors, groups))));
+  return groups * ceil_div(rows, height) * depth;
 }
 
 // For multiply_transposed(): Groups vectors of rows, of which `present` rows each are there.
