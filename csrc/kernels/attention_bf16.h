@@ -101,11 +101,15 @@ class Bf16Products {
   };
   Scale scale() const { return {V::broadcast(scale_later_)}; }
 
+  // Whether a head's later tiles find its values interleaved.
+  bool keeps_values(const HeadProblem<float>& p) const {
+    return p.rows() > kRows && p.keys <= kept_blocks_ * kKeyBlock;
+  }
+
   // Interleaves a block of values, unless an earlier tile of the head has done so and its values fit.
   void load_values(const HeadProblem<float>& p, i64 begin, i64 count) {
     columns_ = round_up(p.value_dim, W);
-    const bool keeps = p.rows() > kRows && p.keys <= kept_blocks_ * kKeyBlock;
-    const i64 number = keeps ? begin / kKeyBlock : 0;
+    const i64 number = keeps_values(p) ? begin / kKeyBlock : 0;
     values_ = kept_values_ + number * block_pairs_;
     Kept& kept = kept_[number];
     // The last of an odd number of values is paired with 0.

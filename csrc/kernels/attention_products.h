@@ -185,6 +185,7 @@ class NativeProducts {
   // Of one row, from its key j on.
   HEADWISE_INLINE void store_few(i64, i64, V) const {}
 
+  static bool keeps_values(const HeadProblem<T>&) { return false; }
   void load_values(const HeadProblem<T>& p, i64 begin, i64 count) {
     loaded_ = rows_of(p, p.value, p.value_row, p.value_dim, values_, begin, count);
   }

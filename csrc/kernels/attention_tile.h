@@ -15,6 +15,9 @@ namespace {
 // Tiles that go on in two steps at once after one that had to begin anew: their scores may be as uneven.
 constexpr int kDetours = 7;
 
+// Keys and values of a head that come from a shared cache for each of its tiles.
+constexpr i64 kLongHead = 1 << 20;
+
 // Keys a split: a multiple of kKeyBlock. Fixed, or bits would depend on the number of threads.
 constexpr i64 kSplit = 1024;
 
@@ -107,7 +110,7 @@ class AttentionTile {
   void pack_queries() {
     // What few queries read once they wait for; short sequences of more come fast enough without.
     const bool far = mask_.end() - mask_.begin() > 2 * kKeyBlock;
-    cold_ = has_few_queries_ || (far && !knows_head_);
+    cold_ = has_few_queries_ || (far && (!knows_head_ || meets_head_anew()));
     if (far && !was_asked_for_) RowsAhead::queries(p_, first_, rows_).ask(rows_);
     m_.products.pack_queries(p_, first_, rows_, lanes_);
   }
@@ -217,10 +220,16 @@ class AttentionTile {
     return [=, this](i64 r) { return all ? count : clamp(mask_.end_of(r) - begin, 0, count); };
   }
 
-  // On its first tile of a head a thread finds keys and values in memory: a block's values are asked for with
-  // the steps of its scores, the next one's keys with those of P V.
+  // Whether it is too long for a core's own cache, and its rows lie too far apart for the CPU to foresee.
+  bool meets_head_anew() const {
+    const i64 bytes = (mask_.end() - mask_.begin()) * (p_.head_dim + p_.value_dim) * size_of(p_.dtype);
+    return bytes > kLongHead && (p_.key_row != p_.head_dim || p_.value_row != p_.value_dim);
+  }
+
+  // Keys and values that are far away: a block's values are asked for with the steps of its scores, the next
+  // one's keys with those of P V.
   PacedLines values_ahead(i64 begin, i64 count) const {
-    if (!cold_) return {};
+    if (!cold_ || (knows_head_ && m_.products.keeps_values(p_))) return {};
     return {p_.values_ahead(begin, count), Products::steps_of_scores(p_, count, lanes_)};
   }
   PacedLines keys_ahead(i64 begin) const {
@@ -475,7 +484,7 @@ class AttentionTile {
   FewQueries<Products> few_;
   bool keeps_max_;  // score_and_exponentiate() can be tried: no score was too large so far
   bool knows_head_, was_asked_for_;
-  bool cold_ = false;  // keys and values are far away
+  bool cold_ = false;  // keys and values are far away, as on a thread's first tile of a head
   TileAhead next_;
 };
 
