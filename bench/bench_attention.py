@@ -28,6 +28,7 @@ CASES = [
     ((1, 8, 8, 4096, 4096, 128), "bfloat16", True),
     ((1, 32, 32, 1, 4096, 128), "float32", False),
     ((8, 32, 8, 1, 4096, 128), "float32", False),
+    ((2, 12, 12, 16, 3000, 128), "float32", False),
 ]
 
 
@@ -102,6 +103,24 @@ def bench_window(measure, window, benchmark):
     pairs = sum(min(i + 1, width) for i in range(8192))
     left = None if window is None else window - 1
     measure(lambda: hw.attention(q, k, v, window=(left, 0)), flops=4 * 8 * 64 * pairs)
+
+
+# A head after the other, and a token after the other: a view of what a projection computes.
+LAYOUTS = {"BHSD": (0, 1, 2, 3), "BSHD": (0, 2, 1, 3)}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "shape", [(8, 12, 12, 512, 512, 64), (1, 8, 8, 4096, 4096, 128), (8, 32, 8, 1, 4096, 128)]
+)
+def bench_layouts(measure, shape, layout, benchmark):
+    benchmark.group = f"layouts at {'x'.join(map(str, shape))}"
+    axes = LAYOUTS[layout]
+    q, k, v = (np.ascontiguousarray(x.transpose(axes)).transpose(axes) for x in draw(shape))
+    B, Hq, Hkv, Sq, Sk, D = shape
+    nbytes = 4 * D * (2 * B * Hq * Sq + 2 * B * Hkv * Sk)
+    call = lambda: hw.attention(q, k, v)  # noqa: E731
+    measure(call, flops=4 * B * Hq * D * Sq * Sk, nbytes=nbytes, memory_bound=Sq == 1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
