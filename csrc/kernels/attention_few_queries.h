@@ -22,12 +22,11 @@ class FewQueries {
   FewQueries(const HeadProblem<T>& problem, Products& products, T* scores, i64 rows)
       : p_(problem), products_(products), scores_(scores), rows_(rows) {}
 
-  // The scores of all rows; -inf past the last key. `cold` keys have values that are far away.
-  HEADWISE_NOINLINE void score(i64 begin, i64 count, bool cold) {
+  // The scores of all rows; -inf past the last key.
+  HEADWISE_NOINLINE void score(i64 begin, i64 count) {
     T* const scores = scores_;
     const V minus_infinity = V::broadcast(-kInfinity<T>);
-    LinesAhead values;
-    if (cold) values = p_.values_ahead(begin, count);
+    LinesAhead values = p_.values_ahead(begin, count);
     products_.score_few(p_, begin, count, rows_, values, [&]<int R>(i64 j, V(&s)[R]) HEADWISE_INLINE_LAMBDA {
       const auto present = V::first_lanes(count - j);
       unroll<R>([&](auto r) HEADWISE_INLINE_LAMBDA {

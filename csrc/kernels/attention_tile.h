@@ -130,10 +130,10 @@ class AttentionTile {
           score_block(cover, begin, count);
           few_.turn_back(count, m_.scores);
         } else {
-          few_.score(begin, count, cold_);
+          few_.score(begin, count);
         }
         few_.exponentiate(state, m_.rescale, begin, count);
-        few_.accumulate(begin, count, cold_ ? mask_.end() : 0, output_.added_to(state, empty));
+        few_.accumulate(begin, count, mask_.end(), output_.added_to(state, empty));
       } else {
         if (!score_and_exponentiate(state, empty, cover, begin, count)) {
           score_block(cover, begin, count);
@@ -220,7 +220,7 @@ class AttentionTile {
     return [=, this](i64 r) { return all ? count : clamp(mask_.end_of(r) - begin, 0, count); };
   }
 
-  // Whether it is too long for a core's own cache, and its rows lie too far apart for the CPU to foresee.
+  // Whether the head is too long for a core's own cache, and its rows are not one after the other.
   bool meets_head_anew() const {
     const i64 bytes = (mask_.end() - mask_.begin()) * (p_.head_dim + p_.value_dim) * size_of(p_.dtype);
     return bytes > kLongHead && (p_.key_row != p_.head_dim || p_.value_row != p_.value_dim);
@@ -249,7 +249,7 @@ class AttentionTile {
   HEADWISE_NOINLINE void score_block(Cover cover, i64 begin, i64 count) {
     for (i64 r = 0; r < lanes_; r += W) V::broadcast(-kInfinity<T>).store(m_.block_max + r);
     if (has_few_queries_) {
-      few_.score(begin, count, cold_);
+      few_.score(begin, count);
       few_.turn(count, m_.scores, m_.block_max);
     } else {
       asking_for(values_ahead(begin, count),
