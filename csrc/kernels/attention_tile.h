@@ -259,6 +259,7 @@ class AttentionTile {
       mask_.apply(cover, begin, count, m_.scores, m_.block_max);
   }
 
+  // The same of more than few queries, before their mask.
   template <class Ahead>
   HEADWISE_NOINLINE void score_many(i64 begin, i64 count, const Ahead& ask_ahead) {
     i64 asked = 0;  // keys of the block: not all are scored for the first lanes
