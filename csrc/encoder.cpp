@@ -18,8 +18,12 @@ namespace {
 constexpr int64_t kGroupTokens = 400;
 // Below this many a thread the time goes into reading weights: better all threads read each weight once.
 constexpr int64_t kFewTokens = 48;
-// With more groups for each thread than this it hardly matters where they part.
-constexpr int64_t kFewRounds = 8;
+// Starting a group costs about as much as this many tokens.
+constexpr int64_t kGroupCost = 8;
+// Of more groups for each thread than this only the last are worth choosing with care.
+constexpr int64_t kFewRounds = 12;
+// The last ones are cut into at most as many.
+constexpr int64_t kMostParts = 4;
 // parallel_for() of one layer: 4 linear layers, attention, 2 norms.
 constexpr int64_t kPhasesPerLayer = 7;
 
@@ -178,14 +182,17 @@ class Stack {
   hw_dtype activations_;  // of what linear layers and attention hand to each other; hidden states are float32
 };
 
-// At most `count` groups of nearly equal length.
-std::vector<Group> groups_of(const hw_encoder_params& a, int64_t count) {
+// Groups of nearly equal length, `rounds` for each thread; in the last round each in `parts`, as what a
+// thread takes last decides how long the others wait for it.
+std::vector<Group> groups_of(const hw_encoder_params& a, int threads, int64_t rounds, int64_t parts) {
+  const int64_t whole = threads * (rounds - 1), all_parts = threads * rounds * parts;
   const int64_t begin = a.starts[0], total = a.starts[a.batch] - begin;
   std::vector<Group> groups;
   int64_t last = -1;
   for (int64_t b = 0; b < a.batch; ++b) {
     const int64_t first_row = a.starts[b], rows = a.starts[b + 1] - first_row;
-    const int64_t number = std::min(count - 1, (first_row - begin + rows / 2) * count / total);
+    const int64_t part = std::min(all_parts - 1, (first_row - begin + rows / 2) * all_parts / total);
+    const int64_t number = part < whole * parts ? part / parts : part - whole * (parts - 1);
     if (number != last) groups.push_back({b, 0, first_row, 0});
     groups.back().count += 1;
     groups.back().rows += rows;
@@ -201,33 +208,39 @@ struct Plan {
   int64_t longest;  // rows, as if for one thread, until all are done
 };
 
-// As many groups for each thread, `rounds`; what does not go round evenly is shared by all at the end.
-Plan plan_in_rounds(const hw_encoder_params& a, int threads, int64_t rounds) {
-  Plan plan{groups_of(a, threads * rounds), {}, 0};
-  std::vector<Group>& groups = plan.apart;
-  const size_t odd = groups.size() < 4 * size_t(threads) ? groups.size() % size_t(threads) : 0;
-  if (odd > 0) {
-    plan.together = groups[groups.size() - odd];
+// The last `shared` of these groups, as one, are for all threads.
+Plan deal(const hw_encoder_params& a, int threads, std::vector<Group> groups, size_t shared) {
+  Plan plan{std::move(groups), {}, 0};
+  if (shared > 0) {
+    plan.together = plan.apart[plan.apart.size() - shared];
     plan.together.count = a.batch - plan.together.first;
     plan.together.rows = a.starts[a.batch] - plan.together.first_row;
-    groups.resize(groups.size() - odd);
+    plan.apart.resize(plan.apart.size() - shared);
+    plan.longest = plan.together.rows / threads + kGroupCost;
   }
   std::vector<int64_t> busy(static_cast<size_t>(threads));  // rows of each thread: who is free takes the next
-  for (const Group& group : groups) *std::min_element(busy.begin(), busy.end()) += group.rows;
-  plan.longest = *std::max_element(busy.begin(), busy.end()) + plan.together.rows / threads;
+  for (const Group& group : plan.apart)
+    *std::min_element(busy.begin(), busy.end()) += group.rows + kGroupCost;
+  plan.longest += *std::max_element(busy.begin(), busy.end());
   return plan;
 }
 
+// Of some ways to part the sequences the one that is done first.
 Plan plan_of(const hw_encoder_params& a, int64_t rows, int threads) {
-  if (threads == 1) return plan_in_rounds(a, 1, (rows + kGroupTokens - 1) / kGroupTokens);
-  if (rows < threads * kFewTokens) return {{}, {0, a.batch, a.starts[0], rows}, 0};
+  if (threads > 1 && rows < threads * kFewTokens) return {{}, {0, a.batch, a.starts[0], rows}, 0};
   const int64_t wanted = (rows + threads * kGroupTokens - 1) / (threads * kGroupTokens);
-  Plan best = plan_in_rounds(a, threads, wanted);
-  // Few groups of long sequences may part badly: somewhat longer or shorter ones do better then.
-  if (wanted <= kFewRounds)
-    for (int64_t rounds = (wanted + 1) / 2; rounds <= 2 * wanted; ++rounds) {
-      Plan other = plan_in_rounds(a, threads, rounds);
-      if (double(other.longest) < 0.97 * double(best.longest)) best = std::move(other);
+  if (threads == 1) return deal(a, threads, groups_of(a, threads, wanted, 1), 0);
+  const bool few = wanted <= kFewRounds;
+  Plan best{{}, {}, INT64_MAX};
+  const auto compare = [&](Plan plan) {
+    if (plan.longest < best.longest) best = std::move(plan);
+  };
+  for (int64_t rounds = few ? (3 * wanted + 3) / 4 : wanted; rounds <= (few ? 2 * wanted : wanted); ++rounds)
+    for (int64_t parts = 1; parts <= kMostParts; ++parts) {
+      const std::vector<Group> groups = groups_of(a, threads, rounds, parts);
+      compare(deal(a, threads, groups, 0));
+      if (groups.size() < 4 * size_t(threads))
+        compare(deal(a, threads, groups, groups.size() % size_t(threads)));
     }
   return best;
 }

@@ -76,6 +76,24 @@ def test_same_bits_in_any_company(isa, sequences, name, precision):
         hw.set_num_threads(before)
 
 
+@pytest.mark.parametrize("longest", [20, 120, 400])
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
+def test_however_a_batch_is_cut_for_the_threads(rng, num_threads, longest):
+    """Into a group or many, of whole rounds or not, the last in parts or shared by all threads."""
+    encoder = make("plain", "float32")
+    sequences = [rng.integers(0, V, n) for n in rng.integers(0, longest + 1, 150)]
+    alone = [encoder(s) for s in sequences]
+    before = hw.get_num_threads()
+    hw.set_num_threads(num_threads)
+    try:
+        for batch in 2, 3, 5, 8, 13, 34, 89, 150:
+            together = encode(encoder, sequences[:batch])
+            for got, expected in zip(together, alone[:batch], strict=True):
+                assert_same_bits(got, expected)
+    finally:
+        hw.set_num_threads(before)
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_layer_by_layer_is_the_same(isa, sequences, precision):
     """The whole stack in one call, its layers one by one, and the layers by themselves."""

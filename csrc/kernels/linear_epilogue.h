@@ -146,7 +146,7 @@ class OutputAhead {
   }
 
  private:
-  static constexpr i64 kFarBytes = i64(4) << 20;  // with 2 MB, asking or not makes no difference
+  static constexpr i64 kFarBytes = i64(512) << 10;  // of a core's own cache others have their part
 
   const char* first_;
   i64 row_bytes_, bytes_;
