@@ -231,11 +231,12 @@ Plan plan_of(const hw_encoder_params& a, int64_t rows, int threads) {
   const int64_t wanted = (rows + threads * kGroupTokens - 1) / (threads * kGroupTokens);
   if (threads == 1) return deal(a, threads, groups_of(a, threads, wanted, 1), 0);
   const bool few = wanted <= kFewRounds;
+  const int64_t least = few ? (3 * wanted + 3) / 4 : wanted, most = few ? 2 * wanted : wanted;
   Plan best{{}, {}, INT64_MAX};
   const auto compare = [&](Plan plan) {
     if (plan.longest < best.longest) best = std::move(plan);
   };
-  for (int64_t rounds = few ? (3 * wanted + 3) / 4 : wanted; rounds <= (few ? 2 * wanted : wanted); ++rounds)
+  for (int64_t rounds = least; rounds <= most; ++rounds)
     for (int64_t parts = 1; parts <= kMostParts; ++parts) {
       const std::vector<Group> groups = groups_of(a, threads, rounds, parts);
       compare(deal(a, threads, groups, 0));
