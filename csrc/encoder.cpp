@@ -32,12 +32,17 @@ struct Group {
   int64_t first, count, first_row, rows;
 };
 
+// Of what linear layers and attention hand to each other; hidden states are float32.
+hw_dtype activations_of(const hw_encoder_params& a) {
+  return a.weight_dtype == HW_BFLOAT16 || a.weight_dtype == HW_INT8 ? HW_BFLOAT16 : HW_FLOAT32;
+}
+
 // What one group works with. T rows: projected ((H + 2 G) heads, T, D) and attended (T, H D), of the
 // activations' dtype; inner (T, F) of the same, in their place; normed (T, E) in float32.
 class Workspace {
  public:
   Workspace(const hw_encoder_params& a, int64_t rows) {
-    const int64_t element = a.weight_dtype == HW_FLOAT32 ? 4 : 2;
+    const int64_t element = activations_of(a) == HW_FLOAT32 ? 4 : 2;
     const int64_t heads = a.num_heads + 2 * a.num_kv_heads;
     const int64_t projected = aligned(rows * heads * a.head_dim * element);
     const int64_t attended = aligned(rows * a.num_heads * a.head_dim * element);
@@ -64,7 +69,7 @@ class Workspace {
 class Stack {
  public:
   Stack(const hw_encoder_params& a, const KernelTable& kernels)
-      : a_(a), kernels_(kernels), activations_(a.weight_dtype == HW_FLOAT32 ? HW_FLOAT32 : HW_BFLOAT16) {}
+      : a_(a), kernels_(kernels), activations_(activations_of(a)) {}
 
   // All layers on one group. The first error ends it.
   hw_status run(const Group& group, const Workspace& work) const {
@@ -179,7 +184,7 @@ class Stack {
 
   const hw_encoder_params& a_;
   const KernelTable& kernels_;
-  hw_dtype activations_;  // of what linear layers and attention hand to each other; hidden states are float32
+  hw_dtype activations_;
 };
 
 // Groups of nearly equal length, `rounds` for each thread; in the last round each in `parts`, as what a
@@ -302,7 +307,8 @@ bool is_valid(const hw_encoder_params& a) {
   if (a.num_layers < 0 || a.batch < 0 || a.head_dim > HEADWISE_MAX_HEAD_DIM ||
       a.num_heads % a.num_kv_heads != 0)
     return false;
-  if (a.weight_dtype != HW_FLOAT32 && a.weight_dtype != HW_BFLOAT16 && a.weight_dtype != HW_INT8)
+  if (a.weight_dtype != HW_FLOAT32 && a.weight_dtype != HW_FLOAT32_PAIRS && a.weight_dtype != HW_BFLOAT16 &&
+      a.weight_dtype != HW_INT8)
     return false;
   if (a.activation < HW_IDENTITY || a.activation > HW_SILU || !a.starts) return false;
   if (a.num_layers > 0 && !a.layers) return false;

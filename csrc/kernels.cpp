@@ -25,7 +25,7 @@ hw_status run_attention_column_sums(const hw_attention_params& a) {
   return a.dtype == HW_FLOAT64 ? attention_column_sums<double>(a) : attention_column_sums<float>(a);
 }
 hw_status run_linear(const hw_linear_params& a) {
-  return a.weight_dtype == HW_FLOAT32 ? linear<float>(a) : linear<double>(a);
+  return a.weight_dtype == HW_FLOAT64 ? linear<double>(a) : linear<float>(a);
 }
 hw_status run_softmax(const hw_softmax_params& a) {
   return is_float(a) ? softmax<float>(a) : softmax<double>(a);
@@ -47,6 +47,7 @@ const headwise::KernelTable headwise::HEADWISE_ISA_TABLE = {
     run_attention,
     run_attention_weights,
     run_attention_column_sums,
+    run_linear,
     run_linear,
     run_softmax,
     run_layer_norm,

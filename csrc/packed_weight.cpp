@@ -1,8 +1,10 @@
 // Packing a weight, once, when a layer is made.
 #include "packed_weight.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
 #include "simd/half.h"
 #include "simd/quad.h"
@@ -32,6 +34,36 @@ template <class T>
 void pack_plain(const PackedWeight& layout, const Source<T>& from, void* packed) {
   fill_panels<T>(layout, from, packed, 1,
                  [&](T& out, int64_t n, int64_t k) { out = n < 0 ? T(0) : from.row(n)[k]; });
+}
+
+// Features that hold inf or NaN get a scale of NaN.
+void pack_pairs(const PackedWeight& layout, const Source<float>& from, void* packed) {
+  float* scales = const_cast<float*>(layout.scales(packed));
+  float* offsets = const_cast<float*>(layout.pair_offsets(packed));
+  const int64_t lanes = layout.panels * layout.lanes;
+  std::vector<float> inverse(static_cast<size_t>(lanes), 1.0f);
+  for (int64_t n = 0; n < lanes; ++n) {
+    const bool present = n < from.out_features;
+    double squares = 0;
+    for (int64_t k = 0; present && k < from.in_features; ++k)
+      squares += double(from.row(n)[k]) * double(from.row(n)[k]);
+    scales[n] = 1;
+    if (!std::isfinite(squares)) scales[n] = std::numeric_limits<float>::quiet_NaN();
+    if (std::isfinite(squares) && squares > 0) {
+      const int exponent = std::ilogb(std::sqrt(2 * squares / double(from.in_features)));
+      scales[n] = std::ldexp(1.0f, std::clamp(exponent, -100, 100));
+      inverse[static_cast<size_t>(n)] = 1 / scales[n];
+    }
+    for (int64_t begin = 0; begin < layout.steps; begin += kChain) {
+      double sum = 0;
+      for (int64_t k = begin; present && k < begin + kChain && k + 1 < from.in_features; ++k)
+        sum += pair_sign(k) * (double(from.row(n)[k]) / scales[n]) * (double(from.row(n)[k + 1]) / scales[n]);
+      offsets[begin / kChain * lanes + n] = static_cast<float>(-sum);
+    }
+  }
+  fill_panels<float>(layout, from, packed, 1, [&](float& out, int64_t n, int64_t k) {
+    out = n < 0 || k >= from.in_features ? 0.0f : from.row(n)[k] * inverse[static_cast<size_t>(n)];
+  });
 }
 
 void pack_bfloat16(const PackedWeight& layout, const Source<float>& from, void* packed) {
@@ -91,6 +123,9 @@ hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride,
       pack_plain(layout,
                  Source<double>{static_cast<const double*>(weight), row_stride, out_features, in_features},
                  packed);
+      return HW_OK;
+    case HW_FLOAT32_PAIRS:
+      pack_pairs(layout, from, packed);
       return HW_OK;
     case HW_BFLOAT16:
       pack_bfloat16(layout, from, packed);

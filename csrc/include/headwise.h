@@ -38,7 +38,8 @@ typedef enum hw_dtype {
   HW_FLOAT16 = 2, /* attention alone */
   HW_BFLOAT16 = 3,
   HW_BOOL = 4, /* masks alone; one byte, 0 or not */
-  HW_INT8 = 5, /* packed weights alone */
+  HW_INT8 = 5,          /* packed weights alone */
+  HW_FLOAT32_PAIRS = 6, /* likewise */
 } hw_dtype;
 
 /* ---- instruction sets and threads ------------------------------------------------------------ */

@@ -61,13 +61,14 @@ class LinearBlock {
         finish_tile(a_, SumTile<E>{sums_, begin_ + row, rows, first, input_.scales() + row, layout_, packed,
                                    bias, half == 1});
       };
+      const Chains<E> chains(input_, layout_, packed, first);
       if (has_few_rows<E>(a_, layout_.steps)) {
-        FewRows<E>::multiply(input_.rows(), end_ - begin_, layout_.steps, weight + column, sums_);
+        FewRows<E>::multiply(chains, input_.rows(), end_ - begin_, input_.steps(), weight + column, sums_);
         finish_rows(0, end_ - begin_);
       } else {
         const i64 vectors = ceil_div(a_.out_features - first, i64(Sum::kLanes));
         with_constant<kLinearTileVectors>(int(min_of(i64(kLinearTileVectors), vectors)), [&](auto width) {
-          multiply_many<decltype(width)::value>(weight + column, first, finish_rows);
+          multiply_many<decltype(width)::value>(chains, weight + column, first, finish_rows);
         });
       }
     }
@@ -75,7 +76,8 @@ class LinearBlock {
 
   // Of the last panel only the vectors that hold a column of the output.
   template <int Vectors, class FinishRows>
-  HEADWISE_NOINLINE void multiply_many(const E* weight, i64 first_column, FinishRows&& finish_rows) {
+  HEADWISE_NOINLINE void multiply_many(const Chains<E>& chains, const E* weight, i64 first_column,
+                                       FinishRows&& finish_rows) {
     constexpr int kMaxHeight = max_tile_rows<E>(kLinearTileVectors);
     if (Vectors < kLinearTileVectors)  // what is read past them is not written, but defined
       for (typename Element<E>::Sum& sum : sums_) sum = 0;
@@ -85,7 +87,7 @@ class LinearBlock {
     for_each_height<kMaxHeight>(end_ - begin_, [&](i64 row, auto h) {
       const i64 rows = ceil_div(h, pieces);
       multiply_into<decltype(h)::value, Vectors, kLinearTileVectors>(
-          sums_, input_.rows().from(row), weight, kLanes, layout_.steps, pieces,
+          sums_, chains.from(row), input_.rows().from(row), weight, kLanes, input_.steps(), pieces,
           [&](i64 i) HEADWISE_INLINE_LAMBDA {
             if (pieces > 1) out.ask(begin_ + row + i * rows, rows);
           });

@@ -69,6 +69,16 @@ struct ColumnScale {
   HEADWISE_INLINE auto apply(typename Vec<E>::Sum sum, const RowScale*) const { return sum; }
 };
 template <>
+struct ColumnScale<float> {
+  Vec<float> scale;
+
+  ColumnScale() = default;
+  ColumnScale(const SumTile<float>& tile, i64 n)
+      : scale(tile.layout.has_scales() ? Vec<float>::load(tile.layout.scales(tile.packed) + n)
+                                       : Vec<float>::broadcast(1)) {}
+  HEADWISE_INLINE Vec<float> apply(Vec<float> sum, const RowScale*) const { return sum * scale; }
+};
+template <>
 struct ColumnScale<int8_quad> {
   Vec<float> scale;
   Vec<int32_t> weight_sum;

@@ -24,12 +24,13 @@ class FewRows {
 
  public:
   // sums[row][column] = x[row] . column, for kColumns columns of a panel.
-  static HEADWISE_NOINLINE void multiply(Factor<E> x, i64 rows, i64 steps, const E* panel, Number* sums) {
+  static HEADWISE_NOINLINE void multiply(const Chains<E>& chains, Factor<E> x, i64 rows, i64 steps,
+                                         const E* panel, Number* sums) {
     constexpr int kMaxHeight = max_tile_rows<E>(kLinearTileVectors);
     const i64 tiles = ceil_div(rows, i64(kMaxHeight));
     // For one row the weight is read as fast as it comes, and in order: the CPU foresees that by itself.
     const i64 share = rows == 1 ? 0 : ceil_div(i64(kLinesPerStep), tiles);
-    alignas(64) Number chains[kFewRows * kColumns];  // begun by earlier pieces
+    alignas(64) Number begun[kFewRows * kColumns];  // chains, by earlier pieces
     for (i64 begin = 0; begin < steps; begin += kPiece) {
       const i64 end = min_of(steps, begin + kPiece);
       const bool ends_chain = end % kChain == 0 || end == steps;
@@ -41,7 +42,7 @@ class FewRows {
         with_constant<kMaxHeight>(height, [&](auto h) {
           with_lines<kLinesPerStep>(line < kLinesPerStep ? share : 0, [&](auto lines) {
             add_piece<decltype(h)::value, decltype(lines)::value>(
-                x.from(row), panel, begin, end, ahead, chains + row * kColumns,
+                chains.from(row), x.from(row), panel, begin, end, ahead, begun + row * kColumns,
                 ends_chain ? sums + row * kColumns : nullptr);
           });
         });
@@ -61,23 +62,23 @@ class FewRows {
 
   // Goes on with each sum's chain, and adds it to the sums where it ends.
   template <int Rows, int Lines>
-  static HEADWISE_INLINE void add_piece(Factor<E> x, const E* panel, i64 begin, i64 end, const E* ahead,
-                                        Number* chains, Number* sums) {
+  static HEADWISE_INLINE void add_piece(const Chains<E>& chains, Factor<E> x, const E* panel, i64 begin,
+                                        i64 end, const E* ahead, Number* begun, Number* sums) {
     Sum c[Rows][kLinearTileVectors];
-    const bool starts_chain = begin % kChain == 0;
-    for_each_vector<kLinearTileVectors>(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA {
-      s = starts_chain ? Sum::zero() : Sum::load(chains + at);
+    if (begin % kChain == 0)
+      chains.begin(c, begin / kChain);
+    else
+      for_each_vector<kLinearTileVectors>(
+          c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(begun + at); });
+    chains.add(x, panel, kLanes, begin, end, c, [&](i64 k) HEADWISE_INLINE_LAMBDA {
+      unroll<Lines>([&](auto line) HEADWISE_INLINE_LAMBDA {
+        __builtin_prefetch(ahead + k * kLanes + line * kLine, 0, 2);
+      });
     });
-    multiply_steps<Rows, kLinearTileVectors, false>(
-        x, panel, kLanes, begin, end, typename Vec<E>::Mask{}, c, [&](i64 k) HEADWISE_INLINE_LAMBDA {
-          unroll<Lines>([&](auto line) HEADWISE_INLINE_LAMBDA {
-            __builtin_prefetch(ahead + k * kLanes + line * kLine, 0, 2);
-          });
-        });
     if (sums && begin >= kChain)
       for_each_vector<kLinearTileVectors>(
           c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s = Sum::load(sums + at) + s; });
-    Number* const to = sums ? sums : chains;
+    Number* const to = sums ? sums : begun;
     for_each_vector<kLinearTileVectors>(c, [&](Sum& s, i64 at) HEADWISE_INLINE_LAMBDA { s.store(to + at); });
   }
 };

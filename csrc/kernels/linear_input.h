@@ -35,6 +35,7 @@ class LinearInput {
   Factor<E> rows() const {
     return {static_cast<const E*>(a_.input) + begin_ * a_.input_stride, a_.input_stride * i64(sizeof(E)), 1};
   }
+  i64 steps() const { return a_.in_features; }
   const RowScale* scales() const { return nullptr; }
 
  private:
@@ -49,6 +50,7 @@ class LinearInput<bf16_pair> {
  public:
   LinearInput(const hw_linear_params& a, i64 steps, i64 rows, Arena& arena)
       : a_(a),
+        steps_(steps),
         in_place_(a.input_dtype == HW_BFLOAT16 && a.in_features % 2 == 0),
         row_(round_up(2 * steps, V::kLanes)),
         rounded_(in_place_ ? nullptr : arena.take<bf16>(rows * row_)) {}
@@ -67,10 +69,12 @@ class LinearInput<bf16_pair> {
     return {reinterpret_cast<const bf16_pair*>(first),
             (in_place_ ? a_.input_stride : row_) * i64(sizeof(bf16)), 1};
   }
+  i64 steps() const { return steps_; }
   const RowScale* scales() const { return nullptr; }
 
  private:
   const hw_linear_params& a_;
+  i64 steps_;
   bool in_place_;
   i64 row_;
   bf16* rounded_;
@@ -86,6 +90,7 @@ class LinearInput<int8_quad> {
  public:
   LinearInput(const hw_linear_params& a, i64 steps, i64 rows, Arena& arena)
       : a_(a),
+        steps_(steps),
         row_(round_up(4 * steps, V::kLanes)),
         bytes_(arena.take<uint8_t>(rows * row_)),
         scales_(arena.take<RowScale>(rows)) {}
@@ -112,11 +117,12 @@ class LinearInput<int8_quad> {
     });
   }
   Factor<int8_quad> rows() const { return {reinterpret_cast<const int8_quad*>(bytes_), row_, 1}; }
+  i64 steps() const { return steps_; }
   const RowScale* scales() const { return scales_; }
 
  private:
   const hw_linear_params& a_;
-  i64 row_;
+  i64 steps_, row_;
   uint8_t* bytes_;
   RowScale* scales_;
 };

@@ -1,5 +1,6 @@
 // The register tile: the one inner loop of attention's two products and of the linear layers.
 #pragma once
+#include "../chain.h"
 #include "lines_ahead.h"
 
 namespace {
@@ -50,10 +51,6 @@ class Factor {
   i64 row_bytes_, step_;
 };
 
-// Products summed in one chain. A longer sum adds up such chains, in order: so it rounds about as much as a
-// BLAS, and not more the longer it is. Shorter chains cost time, as each passes through memory.
-constexpr i64 kChain = 384;
-
 // C += A B for Rows rows of A, Columns vectors of B and the steps begin .. end - 1, ascending: each element
 // of C is a chain of fused multiply-adds, whatever the tile's height. Row k of B is at b[k * b_step]; with
 // Tail, its last vector is read under `tail`. With each row of B comes ask_ahead(k).
@@ -80,6 +77,29 @@ HEADWISE_INLINE void multiply_steps(Factor<E> a, const E* b, i64 b_step, i64 beg
   }
 }
 
+// How the chains of a tile of sums begin, from zero, and go on, by a multiply-add a step.
+template <class E>
+class Chains {
+  using V = typename Vec<E>::Sum;
+
+ public:
+  template <class... Anything>
+  explicit Chains(const Anything&...) {}
+
+  Chains from(i64) const { return *this; }
+  template <int Rows, int Columns>
+  HEADWISE_INLINE void begin(V (&c)[Rows][Columns], i64) const {
+    unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
+      unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA { c[r][j] = V::zero(); });
+    });
+  }
+  template <int Rows, int Columns, class Ahead>
+  static HEADWISE_INLINE void add(Factor<E> a, const E* b, i64 b_step, i64 begin, i64 end,
+                                  V (&c)[Rows][Columns], const Ahead& ask_ahead) {
+    multiply_steps<Rows, Columns, false>(a, b, b_step, begin, end, typename Vec<E>::Mask{}, c, ask_ahead);
+  }
+};
+
 // f(C's vector, the number of the first element of `sums` that it is or becomes), C lying row by row there, a
 // row every RowVectors vectors.
 template <int RowVectors, int Rows, int Columns, class V, class F>
@@ -93,19 +113,19 @@ HEADWISE_INLINE void for_each_vector(V (&c)[Rows][Columns], F&& f) {
 // so far and those of the present chain do not fit together. The steps are taken in pieces, the start of each
 // of which costs about as much as one step; before_piece(i) comes before piece i.
 template <int Rows, int Columns, int RowVectors, class E, class Number, class BeforePiece>
-HEADWISE_INLINE void multiply_into(Number* sums, Factor<E> a, const E* b, i64 b_step, i64 depth, i64 pieces,
-                                   BeforePiece&& before_piece) {
+HEADWISE_INLINE void multiply_into(Number* sums, const Chains<E>& chains, Factor<E> a, const E* b, i64 b_step,
+                                   i64 depth, i64 pieces, BeforePiece&& before_piece) {
   using V = typename Vec<E>::Sum;
-  const i64 piece = ceil_div(depth, pieces);
+  const i64 piece = round_up(ceil_div(depth, pieces), kPairCycle);
   i64 begin = 0, next_piece = 0;
   do {
     V c[Rows][Columns];
-    for_each_vector<RowVectors>(c, [&](V& v, i64) HEADWISE_INLINE_LAMBDA { v = V::zero(); });
+    chains.begin(c, begin / kChain);
     const i64 end = min_of(depth, begin + kChain);
     for (i64 k = begin, stop; k < end; k = stop) {
       if (k == next_piece * piece) before_piece(next_piece++);
       stop = min_of(end, next_piece * piece);
-      multiply_steps<Rows, Columns, false>(a, b, b_step, k, stop, typename Vec<E>::Mask{}, c);
+      chains.add(a, b, b_step, k, stop, c, NothingAhead{});
     }
     if (begin > 0)
       for_each_vector<RowVectors>(c,

@@ -74,6 +74,34 @@ struct Vec<float> {
     __asm__("vfmadd213ps %2%{1to16%}, %1, %0" : "+v"(a.v) : "v"(b.v), "m"(c));
     return a;
   }
+  // With numbers from memory, each read where it is used: a broadcast into a register would take one of the
+  // units that add.
+  // c + a x; c + (a + x) (b + y); c - (a - x) (b - y).
+  static HEADWISE_INLINE Vec add_product(Vec a, const float& x, Vec c) {
+    __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c.v) : "v"(a.v), "m"(x));
+    return c;
+  }
+  static HEADWISE_INLINE Vec add_product_of_sums(Vec a, const float& x, Vec b, const float& y, Vec c) {
+    __m512 ax, by;
+    __asm__(
+        "vaddps %5%{1to16%}, %3, %1\n\t"
+        "vaddps %6%{1to16%}, %4, %2\n\t"
+        "vfmadd231ps %1, %2, %0"
+        : "+v"(c.v), "=&v"(ax), "=&v"(by)
+        : "v"(a.v), "v"(b.v), "m"(x), "m"(y));
+    return c;
+  }
+  static HEADWISE_INLINE Vec subtract_product_of_differences(Vec a, const float& x, Vec b, const float& y,
+                                                             Vec c) {
+    __m512 ax, by;
+    __asm__(
+        "vsubps %5%{1to16%}, %3, %1\n\t"
+        "vsubps %6%{1to16%}, %4, %2\n\t"
+        "vfnmadd231ps %1, %2, %0"
+        : "+v"(c.v), "=&v"(ax), "=&v"(by)
+        : "v"(a.v), "v"(b.v), "m"(x), "m"(y));
+    return c;
+  }
   static Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
   static Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
   static Vec select(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m, b.v, a.v)}; }

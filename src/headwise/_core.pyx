@@ -249,6 +249,8 @@ cdef inline hw_dtype precision_of(str name) noexcept:
         return HW_FLOAT32
     if name == "float64":
         return HW_FLOAT64
+    if name == "float32_pairs":
+        return HW_FLOAT32_PAIRS
     return HW_BFLOAT16 if name == "bfloat16" else HW_INT8
 
 

@@ -9,7 +9,7 @@ cdef extern from "headwise.h" nogil:
     ctypedef enum hw_status:
         HW_OK, HW_OUT_OF_MEMORY, HW_UNSUPPORTED_ISA, HW_INDEX_OUT_OF_RANGE, HW_INTERRUPTED
     ctypedef enum hw_dtype:
-        HW_FLOAT32, HW_FLOAT64, HW_FLOAT16, HW_BFLOAT16, HW_BOOL, HW_INT8
+        HW_FLOAT32, HW_FLOAT64, HW_FLOAT16, HW_BFLOAT16, HW_BOOL, HW_INT8, HW_FLOAT32_PAIRS
     ctypedef enum hw_activation:
         HW_IDENTITY, HW_RELU, HW_GELU, HW_GELU_TANH, HW_SILU
     ctypedef enum hw_pooling:

@@ -20,7 +20,7 @@ from ._arrays import (
 )
 
 Activation = Literal["relu", "gelu", "gelu_tanh", "silu"]
-Precision = Literal["float32", "bfloat16", "int8"]
+Precision = Literal["float32", "float32_pairs", "bfloat16", "int8"]
 
 MAX_INT8_FEATURES = 65536
 
