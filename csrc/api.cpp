@@ -75,7 +75,9 @@ bool is_valid(const hw_linear_params& a) {
   const bool reduced = a.weight_dtype == HW_BFLOAT16 || a.weight_dtype == HW_INT8;
   const hw_dtype real = a.weight_dtype == HW_FLOAT64 ? HW_FLOAT64 : HW_FLOAT32;
   const auto fits = [&](hw_dtype dtype) { return dtype == real || (reduced && dtype == HW_BFLOAT16); };
-  if (!(is_dtype(a.weight_dtype) || a.weight_dtype == HW_FLOAT32_PAIRS || reduced) || !fits(a.input_dtype) || !fits(a.out_dtype)) return false;
+  if (!(is_dtype(a.weight_dtype) || a.weight_dtype == HW_FLOAT32_PAIRS || reduced) || !fits(a.input_dtype) ||
+      !fits(a.out_dtype))
+    return false;
   if (a.weight_dtype == HW_INT8 && a.in_features > HEADWISE_MAX_INT8_FEATURES) return false;
   if (a.gated && (a.out_head_dim != 0 || (a.residual && a.residual == a.out))) return false;
   return a.activation >= HW_IDENTITY && a.activation <= HW_SILU &&

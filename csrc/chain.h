@@ -15,8 +15,6 @@ constexpr int64_t kPairCycle = 6;
 static_assert(kChain % kPairCycle == 0);
 
 // 1 or -1 if a step is the first of a pair, else 0.
-constexpr int pair_sign(int64_t step) {
-  return step % kPairCycle == 0 ? 1 : step % kPairCycle == 3 ? -1 : 0;
-}
+constexpr int pair_sign(int64_t step) { return step % kPairCycle == 0 ? 1 : step % kPairCycle == 3 ? -1 : 0; }
 
 }  // namespace

@@ -9,10 +9,10 @@
 namespace headwise {
 
 struct CpuFeatures {
-  bool avx2 = false;         // AVX2, FMA, F16C
-  bool avx512 = false;       // F, BW, DQ, VL
-  bool avx512_vnni = false;  // and VNNI
-  bool avx512_bf16 = false;  // and BF16
+  bool avx2 = false;             // AVX2, FMA, F16C
+  bool avx512 = false;           // F, BW, DQ, VL
+  bool avx512_vnni = false;      // and VNNI
+  bool avx512_bf16 = false;      // and BF16
   bool adds_beside_fma = false;  // units that add and units that multiply work at the same time
 };
 

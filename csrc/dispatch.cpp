@@ -27,7 +27,7 @@ const std::vector<Isa>& available_isas() {
     vnni.reduced.int8 = kernels_avx512_vnni;
     bf16.reduced = kernels_avx512_bf16;
     KernelTable zen4 = bf16;
-    zen4.linear_pairs = kernels_avx512_pairs.linear;
+    zen4.linear_pairs = kernels_avx512_zen4.linear;
     if (cpu.avx512_bf16) isas.push_back({"avx512_bf16", bf16});
     if (cpu.avx512_bf16) isas.insert(cpu.adds_beside_fma ? isas.begin() : isas.end(), {"avx512_zen4", zen4});
     if (cpu.avx512_vnni) isas.push_back({"avx512_vnni", vnni});

@@ -54,7 +54,7 @@ struct KernelTable {
 extern const KernelTable kernels_scalar;
 extern const KernelTable kernels_avx2;
 extern const KernelTable kernels_avx512;
-extern const PairKernels kernels_avx512_pairs;
+extern const PairKernels kernels_avx512_zen4;
 extern const Int8Kernels kernels_avx512_vnni;
 extern const ReducedKernels kernels_avx512_bf16;  // on both instructions
 

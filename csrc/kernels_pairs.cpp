@@ -3,4 +3,4 @@
 #include "kernels/linear.h"
 #include "kernels/linear_pairs.h"
 
-const headwise::PairKernels headwise::kernels_avx512_pairs = {linear<paired_float>};
+const headwise::PairKernels headwise::kernels_avx512_zen4 = {linear<paired_float>};

@@ -36,7 +36,7 @@ void pack_plain(const PackedWeight& layout, const Source<T>& from, void* packed)
                  [&](T& out, int64_t n, int64_t k) { out = n < 0 ? T(0) : from.row(n)[k]; });
 }
 
-// Features that hold inf or NaN get a scale of NaN.
+// Output features that hold inf or NaN get a scale of NaN, those of zeros alone 0.
 void pack_pairs(const PackedWeight& layout, const Source<float>& from, void* packed) {
   float* scales = const_cast<float*>(layout.scales(packed));
   float* offsets = const_cast<float*>(layout.pair_offsets(packed));
@@ -47,17 +47,17 @@ void pack_pairs(const PackedWeight& layout, const Source<float>& from, void* pac
     double squares = 0;
     for (int64_t k = 0; present && k < from.in_features; ++k)
       squares += double(from.row(n)[k]) * double(from.row(n)[k]);
-    scales[n] = 1;
-    if (!std::isfinite(squares)) scales[n] = std::numeric_limits<float>::quiet_NaN();
+    scales[n] = std::isfinite(squares) ? 0 : std::numeric_limits<float>::quiet_NaN();
     if (std::isfinite(squares) && squares > 0) {
       const int exponent = std::ilogb(std::sqrt(2 * squares / double(from.in_features)));
-      scales[n] = std::ldexp(1.0f, std::clamp(exponent, -100, 100));
+      scales[n] = std::ldexp(1.0f, std::clamp(exponent, -126, 126));
       inverse[static_cast<size_t>(n)] = 1 / scales[n];
     }
+    const double by = inverse[static_cast<size_t>(n)];
     for (int64_t begin = 0; begin < layout.steps; begin += kChain) {
       double sum = 0;
       for (int64_t k = begin; present && k < begin + kChain && k + 1 < from.in_features; ++k)
-        sum += pair_sign(k) * (double(from.row(n)[k]) / scales[n]) * (double(from.row(n)[k + 1]) / scales[n]);
+        sum += pair_sign(k) * (by * double(from.row(n)[k])) * (by * double(from.row(n)[k + 1]));
       offsets[begin / kChain * lanes + n] = static_cast<float>(-sum);
     }
   }

@@ -13,7 +13,11 @@ import numpy as np
 from reference import arithmetic_dtype, widen
 
 X86 = platform.machine() in ("x86_64", "AMD64")
-BUILT_ISAS = ("avx512_bf16", "avx512_vnni", "avx512", "avx2", "scalar") if X86 else ("scalar",)
+ISAS_OF_ATTENTION = (
+    ("avx512_bf16", "avx512_vnni", "avx512", "avx2", "scalar") if X86 else ("scalar",)
+)
+# One more, of whose own are linear layers alone.
+BUILT_ISAS = ("avx512_zen4", *ISAS_OF_ATTENTION) if X86 else ("scalar",)
 
 
 def assert_same_bits(got, expected):

@@ -28,9 +28,15 @@ settings.register_profile(
 settings.load_profile("headwise")
 
 
-@pytest.fixture(params=BUILT_ISAS)
+def pytest_generate_tests(metafunc):
+    if "isa" in metafunc.fixturenames:
+        isas = getattr(metafunc.module, "ISAS", BUILT_ISAS)
+        metafunc.parametrize("isa", isas, indirect=True)
+
+
+@pytest.fixture
 def isa(request):
-    """Each instruction set that is built in; the test runs on it and on no other."""
+    """Each instruction set that is built in, or of the module's ISAS; the test runs on no other."""
     if request.param not in hw.available_isas():
         pytest.skip(f"this CPU or operating system lacks {request.param}")
     before = hw.active_isa()

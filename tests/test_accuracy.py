@@ -47,6 +47,10 @@ def layer_of(activation):
     return lambda x, w: hw.Linear(w, activation=activation)(x)
 
 
+def layer_in_pairs(x, w):
+    return hw.Linear(w, precision="float32_pairs")(x)
+
+
 def formula_of(activation):
     return functools.partial(reference.linear, activation=activation)
 
@@ -147,7 +151,29 @@ for n in 20, 384, 1000, 4096:
         LAYERS[f"layer_norm, n={n}, mean={mean:g}"] = case
 
 
-CASES = ATTENTION | LAYERS
+# The same products in pairs: where they round otherwise is rows of one sign, of outliers, of zeros.
+PAIRS = {}
+SAMPLES = {
+    "normal": normal,
+    "uniform": uniform,
+    "outliers": lambda *shape: (
+        lambda rng: rng.standard_normal(shape) * (1 + 50 * (rng.random(shape[-1]) < 0.01))
+    ),
+    "gelu": lambda *shape: lambda rng: reference.gelu(rng.standard_normal(shape)),
+    "relu": lambda *shape: lambda rng: np.maximum(rng.standard_normal(shape), 0),
+    "far from 0": lambda *shape: shifted(3, *shape),
+    "rows apart": lambda *shape: (
+        lambda rng: rng.standard_normal(shape) * 10.0 ** rng.integers(-5, 5, (shape[0], 1))
+    ),
+}
+for K in 192, 384, 1000, 3072:
+    for name, sample in SAMPLES.items():
+        inputs = sample(64, K), normal(256, K)
+        PAIRS[f"pairs, {name}, K={K}"] = layer_in_pairs, formula_of(None), inputs
+        inputs = sample(64, K), sample(256, K)
+        PAIRS[f"pairs, {name} twice, K={K}"] = layer_in_pairs, formula_of(None), inputs
+
+CASES = ATTENTION | LAYERS | PAIRS
 
 
 @functools.cache
@@ -180,3 +206,8 @@ def test_attention_has_at_most_twice_the_error_of_numpy(isa, any_dtype, name):
 @pytest.mark.parametrize("name", LAYERS)
 def test_at_most_twice_the_error_of_numpy(isa, dtype, name):
     assert ratio_of_errors(name, dtype) <= 2
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_have_at_most_twice_the_error_of_numpy(isa, name):
+    assert ratio_of_errors(name, np.float32) <= 2

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
-from checks import LAYOUTS, assert_accurate, assert_same_bits, run_python
+from checks import ISAS_OF_ATTENTION, LAYOUTS, assert_accurate, assert_same_bits, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
 import headwise as hw
+
+ISAS = ISAS_OF_ATTENTION
 
 # B, Hq, Hkv, Sq, Sk, D, Dv: around the tile of 64 rows, the blocks of 48 and 96 keys, the 16 lanes.
 SHAPES = [

@@ -11,9 +11,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import reference
-from checks import LAYOUTS, assert_same_bits, lse_dtype
+from checks import ISAS_OF_ATTENTION, LAYOUTS, assert_same_bits, lse_dtype
 
 import headwise as hw
+
+ISAS = ISAS_OF_ATTENTION
 
 # The 2 x 37 rows that share a key head are more than a tile's 64.
 B, HQ, HKV, SQ, SK, D, DV = 3, 4, 2, 37, 205, 24, 20

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import reference
 from checks import (
+    ISAS_OF_ATTENTION,
     LAYOUTS,
     assert_accurate,
     assert_close,
@@ -22,6 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headwise as hw
+
+ISAS = ISAS_OF_ATTENTION
 
 # Options by name: a function of rng, of (B, Hq, Sq, Sk) and of the dtype of small arrays, which
 # is the query's or, beside 16 bits, float32.

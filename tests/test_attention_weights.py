@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
-from checks import assert_accurate, assert_same_bits, lse_dtype, qkv, run_python
+from checks import ISAS_OF_ATTENTION, assert_accurate, assert_same_bits, lse_dtype, qkv, run_python
 
 import headwise as hw
+
+ISAS = ISAS_OF_ATTENTION
 
 SHAPE = (2, 6, 2, 70, 200, 24, 1)
 HEADS = [0, 5, [0], [5, 1], [2, 2, 3], range(6), (4,), np.array([1, 3]), []]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from checks import LAYOUTS, assert_same_bits
+from checks import ISAS_OF_ATTENTION, LAYOUTS, assert_same_bits
 
 from headwise.functional import embed, pool
+
+ISAS = ISAS_OF_ATTENTION
 
 LENGTHS = [5, 0, 1, 130, 17, 0]
 CU_SEQLENS = np.cumsum([0, *LENGTHS])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ml_dtypes
 import numpy as np
 import pytest
-from checks import LAYOUTS, assert_same_bits, lse_dtype, qkv
+from checks import ISAS_OF_ATTENTION, LAYOUTS, assert_same_bits, lse_dtype, qkv
 
 import headwise as hw
+
+ISAS = ISAS_OF_ATTENTION
 
 SHAPE = (3, 6, 2, 5, 120, 24, 20)
 

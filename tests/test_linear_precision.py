@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import headwise as hw
 
 PRECISIONS = ["bfloat16", "int8"]
+ALL = ["float32_pairs", *PRECISIONS]
 # M, N, K: around the panel of 48 outputs, the tiles of 5 to 9 rows, pairs and quads of inputs, the
 # 96 rows that are few; a last panel of one, two and three vectors.
 SIZES = [
@@ -42,6 +43,44 @@ def test_bfloat16_rounds_both_factors_and_nothing_else(isa, rng, sizes):
     # Sums of K products in float32, each product exact.
     bound = 1e-6 + 2e-7 * sizes[2] ** 0.5 * (np.abs(a) @ np.abs(b).T).max()
     np.testing.assert_allclose(got, expected, atol=bound, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+@pytest.mark.parametrize("activation", [None, "gelu"])
+def test_pairs(isa, rng, sizes, activation):
+    """Rows and columns of very different sizes, each as accurate as if it were alone."""
+    x, weight, bias, residual = draw(rng, sizes)
+    x *= 10.0 ** rng.integers(-15, 4, (len(x), 1))
+    weight *= 10.0 ** rng.integers(-15, 4, (len(weight), 1))
+    linear = hw.Linear(weight, bias, activation=activation, precision="float32_pairs")
+    for added in None, residual:
+        got = linear(x, residual=added)
+        arrays = [a.astype(np.float64) for a in (x, weight, bias)]
+        expected = reference.linear(*arrays, added, activation)
+        sizes_of_sums = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(weight, axis=1)
+        bound = 4e-7 * (sizes[2] ** 0.5 * sizes_of_sums + np.abs(bias) + np.abs(expected))
+        assert (np.abs(got - expected) <= bound + 4e-7 * (0 if added is None else 1)).all()
+
+
+def test_pairs_of_known_numbers(isa):
+    """Small integers are exact, and rows of zeros are."""
+    rng = np.random.default_rng(0)
+    x, weight = (rng.integers(-8, 9, shape).astype(np.float32) for shape in ((9, 50), (70, 50)))
+    x[3] = weight[5] = 0
+    got = hw.Linear(weight, precision="float32_pairs")(x)
+    assert_same_bits(got + 0, x @ weight.T + 0)
+    assert (got[3] == 0).all()
+    assert (got[:, 5] == 0).all()
+
+
+@pytest.mark.parametrize("size", [1e-44, 1e-38, 1e-30, 1e20, 1e37])
+def test_pairs_of_extreme_numbers(isa, rng, size):
+    x, weight, _, _ = draw(rng, (9, 70, 33))
+    linear = hw.Linear(weight / 100, precision="float32_pairs")
+    with np.errstate(under="ignore"):
+        x = (x * np.float64(size)).astype(np.float32)
+    exact = x.astype(np.float64) @ (weight / 100).astype(np.float64).T
+    np.testing.assert_allclose(linear(x), exact, atol=1e-6 * np.abs(exact).max() + 1e-44)
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
@@ -88,7 +127,7 @@ def test_error_is_as_small_as_the_precision_allows(isa, rng, precision):
     assert 0.2 < error.std() / (one * 384**0.5) < 1.5
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ALL)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_not_finite(isa, rng, precision, value):
     """Such a row is not finite in the result, and no other row sees it."""
@@ -120,7 +159,7 @@ def test_int8_of_zeros_and_tiny_rows(isa, rng):
 
 
 @pytest.mark.parametrize("K", [190, 393, 1000])
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", ALL)
 def test_bits_of_a_row_do_not_depend_on_the_others(isa, rng, precision, K):
     x, weight, bias, residual = draw(rng, (200, 75, K))
     linear = hw.Linear(weight, bias, activation="gelu", precision=precision)
@@ -138,7 +177,7 @@ def test_bits_of_a_row_do_not_depend_on_the_others(isa, rng, precision, K):
         hw.set_num_threads(before)
 
 
-@pytest.mark.parametrize("precision", [None, "float32", *PRECISIONS])
+@pytest.mark.parametrize("precision", [None, "float32", *ALL])
 @pytest.mark.parametrize("activation", [None, "relu", "gelu", "gelu_tanh", "silu"])
 def test_gate(isa, rng, precision, activation):
     """activation(x W_gate + b_gate) * (x W + b), put together from two layers."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
-from checks import assert_same_bits, eps, exact_and_plain, lse_dtype, qkv
+from checks import ISAS_OF_ATTENTION, assert_same_bits, eps, exact_and_plain, lse_dtype, qkv
 
 import headwise as hw
+
+ISAS = ISAS_OF_ATTENTION
 
 KEYS = 300
 SHAPE = (2, 6, 2, 17, KEYS, 24, 20)

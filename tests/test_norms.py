@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
-from checks import LAYOUTS, assert_accurate, assert_same_bits
+from checks import ISAS_OF_ATTENTION, LAYOUTS, assert_accurate, assert_same_bits
 
 import headwise as hw
+
+ISAS = ISAS_OF_ATTENTION
 
 WIDTHS = [1, 2, 7, 8, 15, 16, 17, 33, 64, 100, 384, 1000]
 

@@ -7,12 +7,14 @@ import numpy as np
 import onnx
 import onnx.backend.test.case.node.attention  # makes the operator's cases, as it is imported
 import pytest
-from checks import assert_same_bits
+from checks import ISAS_OF_ATTENTION, assert_same_bits
 from onnx.backend.test.case import node as onnx_cases
 from onnx.reference import ReferenceEvaluator
 
 import headwise.functional
 from headwise.onnx import AttentionOutputs, attention
+
+ISAS = ISAS_OF_ATTENTION
 
 # The cases that one call of the operator makes, without those of its expansion into others.
 # collect_testcases() would import the cases of all operators: seconds, and warnings.

@@ -8,7 +8,7 @@ import sysconfig
 
 import numpy as np
 import pytest
-from checks import BUILT_ISAS, run_python
+from checks import BUILT_ISAS, ISAS_OF_ATTENTION, run_python
 
 import headwise as hw
 
@@ -38,7 +38,9 @@ needs_proc = pytest.mark.skipif(
 def test_available_isas():
     """Best first, no repetitions, and the last runs anywhere."""
     available = hw.available_isas()
-    assert available == tuple(isa for isa in BUILT_ISAS if isa in available)
+    assert sorted(available) == sorted(isa for isa in BUILT_ISAS if isa in available)
+    without_pairs = [isa for isa in available if isa != "avx512_zen4"]
+    assert without_pairs == [isa for isa in ISAS_OF_ATTENTION if isa in available]
     assert available[-1] == "scalar"
 
 
@@ -46,19 +48,24 @@ def test_available_isas():
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="these are flags of x86")
 def test_available_isas_are_those_of_the_cpu():
     with open("/proc/cpuinfo") as file:
-        flags = next(line for line in file if line.startswith("flags")).split()
+        lines = dict(line.split(":", 1) for line in file.read().split("\n\n")[0].splitlines())
+    cpu = {name.strip(): value.strip() for name, value in lines.items()}
+    flags = cpu["flags"].split()
     avx2 = {"avx2", "fma", "f16c"}
     avx512 = avx2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
     vnni = avx512 | {"avx512_vnni"}
     needed = {
+        "avx512_zen4": vnni | {"avx512_bf16"},
         "avx512_bf16": vnni | {"avx512_bf16"},
         "avx512_vnni": vnni,
         "avx512": avx512,
         "avx2": avx2,
         "scalar": set(),
     }
-    expected = tuple(isa for isa in BUILT_ISAS if needed[isa] <= set(flags))
-    assert hw.available_isas() == expected
+    assert set(hw.available_isas()) == {isa for isa in BUILT_ISAS if needed[isa] <= set(flags)}
+    if "avx512_zen4" in hw.available_isas():
+        adds_beside_fma = cpu["vendor_id"] == "AuthenticAMD" and int(cpu["cpu family"]) >= 0x19
+        assert (hw.available_isas()[0] == "avx512_zen4") == adds_beside_fma
 
 
 def test_default_isa_is_the_best():

@@ -7,9 +7,11 @@ import math
 
 import numpy as np
 import pytest
-from checks import assert_same_bits, eps, qkv
+from checks import ISAS_OF_ATTENTION, assert_same_bits, eps, qkv
 
 import headwise as hw
+
+ISAS = ISAS_OF_ATTENTION
 
 
 def as_torch_documents(

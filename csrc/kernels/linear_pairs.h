@@ -4,12 +4,12 @@
 //
 // (Winograd, "A New Algorithm for Inner Product", 1968): one multiplication for two, and two additions, which
 // other units do. x1 x2 depends on the row alone and y1 y2 on the column alone, so that both are summed once,
-// and each chain of sums begins with them. Of six steps four are in pairs: then 4 additions and 4 multiply-adds
-// stand for 6 multiply-adds, and both kinds of units are busy all the time.
+// and each chain of sums begins with them. Of six steps four are in pairs: then 4 additions and 4
+// multiply-adds stand for 6 multiply-adds, and both kinds of units are busy all the time.
 //
-// Rounding is relative to (|x1| + |y2|) (|x2| + |y1|). It is that of plain products where x and y are about as
-// large: each row of the input and of the weight is multiplied by a power of 2, which is exact, to be about 1.
-// The two forms take turns, as the sum of x1 x2 would grow with the length of a row of one sign.
+// Rounding is relative to (|x1| + |y2|) (|x2| + |y1|). It is that of plain products where x and y are about
+// as large: each row of the input and of the weight is multiplied by a power of 2, which is exact, to be
+// about 1. The two forms take turns, as the sum of x1 x2 would grow with the length of a row of one sign.
 #pragma once
 #include "../chain.h"
 #include "linear_epilogue.h"
@@ -35,6 +35,19 @@ struct Vec<paired_float> {
   static constexpr int kOperandRegisters = 1;
 };
 
+// Of steps, a whole number of vectors and of cycles of pairs.
+constexpr int kSignPeriod = 48;
+static_assert(kSignPeriod % Vec<float>::kLanes == 0 && kSignPeriod % kPairCycle == 0 &&
+              kChain % kSignPeriod == 0);
+struct PairSigns {
+  float number[kSignPeriod];
+};
+constexpr PairSigns kSigns = [] {
+  PairSigns signs{};
+  for (int i = 0; i < kSignPeriod; ++i) signs.number[i] = float(pair_sign(i));
+  return signs;
+}();
+
 template <>
 class LinearInput<paired_float> {
   using V = Vec<float>;
@@ -43,7 +56,8 @@ class LinearInput<paired_float> {
   LinearInput(const hw_linear_params& a, i64 steps, i64 rows, Arena& arena)
       : a_(a),
         steps_(steps),
-        row_(round_up(steps, V::kLanes) + V::kLanes),  // zeros, for all lanes of the last load; rows a power of 2 apart would share cache sets
+        row_(round_up(steps, V::kLanes) + V::kLanes),  // zeros, for all lanes of the last load; rows a power
+                                                       // of 2 apart would share cache sets
         chains_(ceil_div(steps, kChain)),
         scaled_(arena.take<float>(rows * row_)),
         offsets_(arena.take<float>(rows * chains_)),
@@ -73,52 +87,43 @@ class LinearInput<paired_float> {
   i64 chains() const { return chains_; }
 
  private:
-  static constexpr int kNotFinite = 1000;
-
   static float power_of_2(int exponent) { return __builtin_bit_cast(float, uint32_t(exponent + 127) << 23); }
 
+  // By the power of 2 nearest to the root mean square, if the row is normally distributed; from the mean of
+  // its magnitudes, which a few large ones do not decide.
   void scale(i64 m, const float* x) {
-    const int exponent = exponent_of(x);
-    scales_[m] = {exponent == kNotFinite ? NAN : power_of_2(exponent), 0};
-    const V inverse = V::broadcast(exponent == kNotFinite ? NAN : power_of_2(-exponent));
+    const float mean = mean_magnitude(x);
+    const float size = mean * 1.7724539f;  // sqrt(pi / 2) sqrt(2)
+    const int exponent = int(__builtin_bit_cast(uint32_t, size) >> 23) - 127;
+    const float power = power_of_2(max_of(-126, min_of(126, exponent)));
+    const bool finite = mean <= 3.4028235e38f;
+    scales_[m] = {mean == 0 ? 0 : finite ? power : NAN, 0};
+    const V inverse = V::broadcast(1 / power);
     float* to = scaled_ + m * row_;
     const i64 n = a_.in_features, row = row_;
     for (i64 i = 0; i < row; i += V::kLanes) (load_of_row<V>(x, i, n) * inverse).store(to + i);
   }
 
-  // Of the power of 2 nearest to the root mean square, if the row is normally distributed; from the mean of
-  // its magnitudes, which a few large ones do not decide.
-  int exponent_of(const float* x) const {
+  float mean_magnitude(const float* x) const {
     const i64 n = a_.in_features, whole = n / V::kLanes;
     const V share = V::broadcast(1 / float(n));
     const V rest = V::abs(V::load(x + whole * V::kLanes, V::first_lanes(n % V::kLanes))) * share;
     const V mean = sum_of_few<V>(
         0, whole, [&](i64 i) HEADWISE_INLINE_LAMBDA { return V::abs(V::load(x + i * V::kLanes)) * share; });
-    const float size = (mean + rest).sum() * 1.7724539f;  // sqrt(pi / 2) sqrt(2)
-    if (!(size <= 3.4028235e38f)) return kNotFinite;
-    const int exponent = int(__builtin_bit_cast(uint32_t, size) >> 23) - 127;
-    return max_of(-100, min_of(100, exponent));
+    return (mean + rest).sum();
   }
 
   // Of x1 x2, with the sign of each pair, over steps of one chain.
   static float sum_of_pairs(const float* x, i64 steps) {
-    constexpr int kVectors = 3, kPeriod = kVectors * V::kLanes;  // of lanes and of pairs
-    static_assert(kPeriod % kPairCycle == 0 && kChain % kPeriod == 0);
-    struct Signs {
-      float number[kPeriod];
-    };
-    static constexpr Signs signs = [] {
-      Signs s{};
-      for (i64 i = 0; i < kPeriod; ++i) s.number[i] = float(pair_sign(i));
-      return s;
-    }();
+    constexpr int kVectors = kSignPeriod / V::kLanes;
     V sum[kVectors] = {V::zero(), V::zero(), V::zero()};
     const auto add = [&](i64 i, auto j) HEADWISE_INLINE_LAMBDA {
       const float* p = x + i + j * V::kLanes;
-      sum[j] = V::fma(V::load(signs.number + j * V::kLanes) * V::load(p), V::load(p + 1), sum[j]);
+      sum[j] = V::fma(V::load(kSigns.number + j * V::kLanes) * V::load(p), V::load(p + 1), sum[j]);
     };
     i64 i = 0;
-    for (; i + kPeriod <= steps; i += kPeriod) unroll<kVectors>([&](auto j) HEADWISE_INLINE_LAMBDA { add(i, j); });
+    for (; i + kSignPeriod <= steps; i += kSignPeriod)
+      unroll<kVectors>([&](auto j) HEADWISE_INLINE_LAMBDA { add(i, j); });
     unroll<kVectors>([&](auto j) HEADWISE_INLINE_LAMBDA {
       if (i + j * V::kLanes < steps) add(i, j);
     });
@@ -205,9 +210,8 @@ class Chains<paired_float> {
     ask_ahead(k);
     unroll<Columns>([&](auto j) HEADWISE_INLINE_LAMBDA {
       const V y = V::load(&b[k * b_step + j * V::kLanes].value);
-      unroll<Rows>([&](auto r) HEADWISE_INLINE_LAMBDA {
-        c[r][j] = V::add_product(y, a.row(r)[k].value, c[r][j]);
-      });
+      unroll<Rows>([&](auto r)
+                       HEADWISE_INLINE_LAMBDA { c[r][j] = V::add_product(y, a.row(r)[k].value, c[r][j]); });
     });
   }
 

@@ -17,7 +17,7 @@
 #include "avx512_vnni.h"
 #elif defined(HEADWISE_ISA_AVX512_VNNI)
 #include "avx512_vnni.h"
-#elif defined(HEADWISE_ISA_AVX512) || defined(HEADWISE_ISA_AVX512_PAIRS)
+#elif defined(HEADWISE_ISA_AVX512) || defined(HEADWISE_ISA_AVX512_ZEN4)
 #include "avx512_widened.h"
 #elif defined(HEADWISE_ISA_AVX2)
 #include "avx2.h"

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +30,16 @@ from ..functional._arrays import (
     describe,
 )
 from ..functional._options import MAX_HEAD_DIM
-from ..functional.linear import Activation, Precision, activation_code
+from ..functional.linear import Activation, LinearPrecision, Precision, activation_code
 
 NormOrder = Literal["post", "pre"]
+
+# How linear layers take their products: what passes between layers is of the sizes that suit pairs.
+_PRODUCTS: dict[Precision, LinearPrecision] = {
+    "float32": "float32_pairs",
+    "bfloat16": "bfloat16",
+    "int8": "int8",
+}
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ class MultiHeadAttention:
     query_bias, key_bias, value_bias, output_bias : array, optional
         One number an output feature.
     precision : {"float32", "bfloat16", "int8"}
-        Of the weights and their products, see :class:`headwise.Linear`.
+        Of the weights and their products, see :class:`headwise.Linear`, where "float32" is
+        "float32_pairs".
 
     Raises
     ------
@@ -148,10 +156,11 @@ class MultiHeadAttention:
                 )
             biases.append(bias)
         self.precision = precision
+        products = products_of(precision)
         self.projection = Linear(
-            np.concatenate(weights), np.concatenate(biases), precision=precision
+            np.concatenate(weights), np.concatenate(biases), precision=products
         )
-        self.output = Linear(output_weight, output_bias, precision=precision)
+        self.output = Linear(output_weight, output_bias, precision=products)
 
     def __call__(
         self,
@@ -258,7 +267,8 @@ class FeedForward:
     gate_bias : array, shape (F,), optional
     activation : {"relu", "gelu", "gelu_tanh", "silu"}
     precision : {"float32", "bfloat16", "int8"}
-        Of the weights and their products, see :class:`headwise.Linear`.
+        Of the weights and their products, see :class:`headwise.Linear`, where "float32" is
+        "float32_pairs".
 
     Raises
     ------
@@ -288,15 +298,16 @@ class FeedForward:
         precision: Precision = "float32",
     ) -> None:
         self.precision = precision
+        products = products_of(precision)
         self.up = Linear(
             up_weight,
             up_bias,
             activation=activation,
-            precision=precision,
+            precision=products,
             gate_weight=gate_weight,
             gate_bias=gate_bias,
         )
-        self.down = Linear(down_weight, down_bias, precision=precision)
+        self.down = Linear(down_weight, down_bias, precision=products)
         if self.down.in_features != self.up.out_features:
             raise ValueError(
                 f"down_weight takes {self.down.in_features} features but up_weight gives "
@@ -420,6 +431,13 @@ class EncoderLayer:
         )
 
 
+def products_of(precision: Precision) -> LinearPrecision:
+    """Return how linear layers of a precision take their products."""
+    if precision not in _PRODUCTS:
+        raise ValueError(f"precision is {precision!r}: it must be one of {get_args(Precision)}")
+    return _PRODUCTS[precision]
+
+
 def place_together(layers: Sequence[EncoderLayer]) -> None:
     """Move the packed weights of layers to one piece of memory, in the order of their work.
 
@@ -439,7 +457,7 @@ def stack_layers(layers: Sequence[EncoderLayer]) -> _core.EncoderStack:
     attention, feed_forward = layers[0].attention, layers[0].feed_forward
     return _core.EncoderStack(
         [layer._arrays() for layer in layers],
-        attention.precision,
+        products_of(attention.precision),
         activation=activation_code(feed_forward.up.activation),
         gated=feed_forward.up.gated,
         pre_norm=layers[0].norm == "pre",
