@@ -11,6 +11,7 @@ import headwise as hw
 
 LINEAR = {
     "float32": ("headwise", "numpy", "torch", "onnxruntime", "openvino"),
+    "float32_pairs": ("headwise", "onnxruntime", "openvino"),
     "bfloat16": ("headwise", "torch", "openvino"),
     "int8": ("headwise", "onnxruntime"),
 }
@@ -20,7 +21,7 @@ def linear(library: str, precision: str, x, weight, bias) -> Callable[[], np.nda
     """Return the call that computes x Wᵀ + bias of float32 x (M, K); W (N, K) is given before.
 
     torch gets and returns x in `precision`; the others convert it from and to float32 in the call,
-    as headwise does.
+    as headwise does. None but headwise takes products in pairs.
     """
     if library == "headwise":
         options = {} if precision == "float32" else {"precision": precision}
@@ -28,7 +29,7 @@ def linear(library: str, precision: str, x, weight, bias) -> Callable[[], np.nda
         return lambda: layer(x)
     if library == "numpy":
         return lambda: x @ weight.T + bias
-    return globals()[f"_{library}"](precision, x, weight, bias)
+    return globals()[f"_{library}"](precision.removesuffix("_pairs"), x, weight, bias)
 
 
 def _torch(precision, x, weight, bias):

@@ -14,6 +14,7 @@ HEADLINES = {
     "attention 1x8x8x4096x4096x128, bfloat16, causal": "causal, 8 heads of 128, 4096, bfloat16",
     "attention 1x32x32x1x4096x128, float32": "one query, 32 heads of 128, 4096 keys",
     "linear float32, 2048 x 384 -> 1536": "linear, 2048 x 384 to 1536",
+    "linear float32_pairs, 2048 x 384 -> 1536": "the same in pairs",
     "linear int8, 2048 x 384 -> 1536": "the same in int8",
     "MiniLM float32, one short": "all-MiniLM-L6-v2, one short text",
     "MiniLM float32, 512 mixed": "512 texts of 5 to 200 words",
