@@ -14,7 +14,8 @@ SHAPES = [  # (M, K, N)
     (1, 384, 1536),
 ]
 CASES = [(p, library) for p, libraries in peers_linear.LINEAR.items() for library in libraries]
-TOLERANCES = {"float32": 1e-5, "float32_pairs": 1e-5, "bfloat16": 1e-2, "int8": 2e-2}  # of the largest result
+# Of the largest result.
+TOLERANCES = {"float32": 1e-5, "float32_pairs": 1e-5, "bfloat16": 1e-2, "int8": 2e-2}
 
 
 @pytest.mark.parametrize(("precision", "library"), CASES)

@@ -33,7 +33,8 @@ inline CpuFeatures detect_cpu() {
   found.avx512_vnni = found.avx512 && (c >> 11 & 1);
   found.avx512_bf16 = found.avx512_vnni && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 5 & 1);
   const bool amd = __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx;
-  found.adds_beside_fma = amd && family >= 0x19;  // Zen 4, and Zen 3, which lacks AVX-512
+  // Zen 4, and Zen 3, which lacks AVX-512. Zen 5 may have too few loads for it.
+  found.adds_beside_fma = amd && family == 0x19;
   return found;
 }
 

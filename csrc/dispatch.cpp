@@ -29,6 +29,7 @@ const std::vector<Isa>& available_isas() {
     KernelTable zen4 = bf16;
     zen4.linear_pairs = kernels_avx512_zen4.linear;
     if (cpu.avx512_bf16) isas.push_back({"avx512_bf16", bf16});
+    // It runs on all of these, for tests, but is the best of few.
     if (cpu.avx512_bf16) isas.insert(cpu.adds_beside_fma ? isas.begin() : isas.end(), {"avx512_zen4", zen4});
     if (cpu.avx512_vnni) isas.push_back({"avx512_vnni", vnni});
     if (cpu.avx512) isas.push_back({"avx512", kernels_avx512});

@@ -291,6 +291,7 @@ LAYERS = [
     (lambda: LINEAR(X, residual=Y[::-1], out=Y), ValueError, "residual shares memory with out"),
     (lambda: hw.Linear(ones(5, 8), precision="int4"), ValueError, "precision is 'int4'", "int8"),
     (lambda: hw.Linear(ones(5, 8, dtype=F64), precision="int8"), TypeError, "weight has dtype f"),
+    (lambda: hw.FeedForward(ones(8, 2), ones(2, 8), precision="int4"), ValueError, "'int4'"),
     (lambda: hw.Linear(ones(1, 65537), precision="int8"), ValueError, "65537 input", "65536"),
     (lambda: hw.Linear(ones(5, 8), gate_bias=ones(5)), ValueError, "gate_bias is given without"),
     (lambda: hw.Linear(ones(5, 8), gate_weight=ones(5, 7)), ValueError, "gate_weight has shape"),

@@ -37,16 +37,17 @@ typedef enum hw_dtype {
   HW_FLOAT64 = 1,
   HW_FLOAT16 = 2, /* attention alone */
   HW_BFLOAT16 = 3,
-  HW_BOOL = 4, /* masks alone; one byte, 0 or not */
+  HW_BOOL = 4,          /* masks alone; one byte, 0 or not */
   HW_INT8 = 5,          /* packed weights alone */
-  HW_FLOAT32_PAIRS = 6, /* likewise */
+  HW_FLOAT32_PAIRS = 6, /* likewise: float32, arranged for products in pairs */
 } hw_dtype;
 
 /* ---- instruction sets and threads ------------------------------------------------------------ */
 
-/* The ISA in use: "avx512_bf16", "avx512_vnni", "avx512", "avx2" or "scalar". On first use it is the best the
- * CPU and operating system support, or the one the environment variable HEADWISE_ISA names. NULL if that
- * variable names one that cannot run here; every kernel then returns HW_UNSUPPORTED_ISA. */
+/* The ISA in use: "avx512_zen4" (avx512_bf16, with HW_FLOAT32_PAIRS for adders that work beside multipliers),
+ * "avx512_bf16", "avx512_vnni", "avx512", "avx2" or "scalar". On first use it is the best the CPU and
+ * operating system support, or the one the environment variable HEADWISE_ISA names. NULL if that variable
+ * names one that cannot run here; every kernel then returns HW_UNSUPPORTED_ISA. */
 const char* hw_active_isa(void);
 
 /* The i-th ISA that can run here, best first; NULL past the end. */
@@ -137,12 +138,12 @@ typedef enum hw_activation {
 
 #define HEADWISE_MAX_INT8_FEATURES 65536 /* input features whose sums are exact */
 
-/* Bytes a packed (N, K) weight takes: HW_FLOAT32, HW_FLOAT64, HW_BFLOAT16 or HW_INT8. */
+/* Bytes a packed (N, K) weight takes: HW_FLOAT32, HW_FLOAT32_PAIRS, HW_FLOAT64, HW_BFLOAT16 or HW_INT8. */
 size_t hw_packed_weight_size(hw_dtype dtype, int64_t out_features, int64_t in_features);
 
 /* Reorder a row-major (N, K) weight into panels of outputs, zero padded. It is of float32, of float64 for
- * HW_FLOAT64; bfloat16 is rounded to the nearest, int8 symmetric with a scale an output feature. The result
- * is the same for every ISA. */
+ * HW_FLOAT64; bfloat16 is rounded to the nearest, int8 symmetric with a scale an output feature, which is a
+ * power of 2 with HW_FLOAT32_PAIRS. The result is the same for every ISA. */
 hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride, int64_t out_features,
                          int64_t in_features, void* packed);
 
@@ -150,7 +151,9 @@ hw_status hw_pack_weight(hw_dtype dtype, const void* weight, int64_t row_stride,
  * out = activation(input W^T + bias) * (input W2^T + bias2) + residual.
  *
  * With HW_BFLOAT16 weights the input is rounded to bfloat16, with HW_INT8 to 8 bits that span each row and 0;
- * sums are float32 (exact, in int32). A row that holds inf or NaN gives NaN with HW_INT8. */
+ * sums are float32 (exact, in int32). With HW_FLOAT32_PAIRS products are taken two at a time on avx512_zen4,
+ * where errors are relative to whole rows of input and weight; on other ISAs inputs beyond 1e35 may overflow.
+ * A row that holds inf or NaN gives NaN with HW_INT8, and on avx512_zen4 with HW_FLOAT32_PAIRS. */
 typedef struct hw_linear_params {
   hw_dtype weight_dtype;           /* of the packed weight */
   hw_dtype input_dtype, out_dtype; /* HW_FLOAT64 as the weight, else HW_FLOAT32; or HW_BFLOAT16 with one of
@@ -252,7 +255,7 @@ typedef struct hw_encoder_layer {
  * `hidden`: a few times (E + (H + 2 G) D + F) * 4 bytes for each token of such a group, per thread; hw_trim()
  * frees it. */
 typedef struct hw_encoder_params {
-  hw_dtype weight_dtype; /* HW_FLOAT32, HW_BFLOAT16, HW_INT8; the last two run attention in bfloat16 */
+  hw_dtype weight_dtype; /* but HW_FLOAT64; HW_BFLOAT16 and HW_INT8 run attention in bfloat16 */
   hw_activation activation;
   int gated, pre_norm, is_causal;
   int64_t hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim;

@@ -43,9 +43,10 @@ def active_isa() -> str:
     """Return the instruction set in use: "avx512_zen4", "avx512_bf16", "avx512_vnni", "avx512",
     "avx2" or "scalar".
 
-    "avx512_zen4" is "avx512_bf16" on a CPU whose adders work beside its multipliers, as AMD's do
-    from Zen 4 on: linear layers take float32 products in pairs there. It is the best one of :func:`available_isas`, or the one the environment variable
-    ``HEADWISE_ISA`` named when headwise was imported.
+    It is the best one of :func:`available_isas`, or the one the environment variable
+    ``HEADWISE_ISA`` named when headwise was imported. "avx512_zen4" is "avx512_bf16" for CPUs whose
+    adders work beside their multipliers, as those of AMD's Zen 4: there encoders take float32
+    products in pairs.
     """
     return _core.active_isa()
 

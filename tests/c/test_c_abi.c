@@ -330,6 +330,7 @@ static void linear(void) {
     size_t bytes;
   } kinds[] = {
       {HW_FLOAT32, 4e-6, PANELS * 192 * K},
+      {HW_FLOAT32_PAIRS, 4e-6, PANELS * 192 * 36 + PANELS * 48 * 8},
       {HW_BFLOAT16, 0.05, PANELS * 192 * 17},
       {HW_INT8, 0.08, PANELS * 192 * 9 + PANELS * 48 * 8},
   };
@@ -423,11 +424,11 @@ static void linear_into_heads(void) {
 /* One layer of one head whose weights are all 0: what is left of attention and feed-forward is their biases. */
 static void encode(void) {
   enum { E = 16, F = 24, T = 7, BATCH = 3 };
-  const hw_dtype dtypes[] = {HW_FLOAT32, HW_BFLOAT16, HW_INT8};
+  const hw_dtype dtypes[] = {HW_FLOAT32, HW_FLOAT32_PAIRS, HW_BFLOAT16, HW_INT8};
   const int64_t starts[BATCH + 1] = {0, 4, 4, T};
   float output_bias[E], down_bias[E];
   for (int i = 0; i < E; ++i) output_bias[i] = (float)i, down_bias[i] = (float)(i * i % 7);
-  for (size_t kind = 0; kind < 3; ++kind) {
+  for (size_t kind = 0; kind < sizeof dtypes / sizeof *dtypes; ++kind) {
     const size_t size = hw_packed_weight_size(dtypes[kind], 3 * E + F, E + F);
     void* packed = aligned_alloc(64, (size + 63) / 64 * 64);
     memset(packed, 0, size);

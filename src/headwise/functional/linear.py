@@ -49,8 +49,8 @@ class Linear:
         adders work beside the multipliers ("avx512_zen4"): up to 1.4 times as fast as "float32",
         which it equals elsewhere but for the bits. Rounding is relative to what each row of `x` and
         of the weight is as a whole, not to each product: of data of a kind it is the same; 0 times
-        anything need not be exactly 0. A row that holds inf or NaN gives NaN. It is what the layers
-        of :class:`Encoder` call "float32".
+        anything need not be exactly 0. A row that holds inf or NaN need not give inf but NaN, and
+        numbers above 1e35 may overflow. It is what the layers of :class:`Encoder` call "float32".
 
         "bfloat16" rounds the weight, and each input, to the nearest; sums are float32. "int8" has
         one scale an output feature, and quantises each row of the input to 256 steps from its
