@@ -64,6 +64,8 @@ def main() -> None:
     options = parser.parse_args()
     texts = SETS[options.set]
     known = [x for x in peers_encoder.TEXT_ENCODERS[options.precision] if x != "numpy"]
+    if unknown := set(options.libraries or ()) - {*known, "numpy"}:
+        parser.error(f"--libraries: {', '.join(unknown)} is not one of {', '.join(known)}")
     libraries = dict.fromkeys(["headwise", *(options.libraries or known)])
 
     with threadpoolctl.threadpool_limits(hw.get_num_threads()):
