@@ -73,6 +73,16 @@ def test_pairs_of_known_numbers(isa):
     assert (got[:, 5] == 0).all()
 
 
+def test_pairs_of_a_column_do_not_depend_on_the_others(isa, rng):
+    """What lets query, key and value share one matrix, of whatever sizes they are."""
+    x, weight, bias, _ = draw(rng, (20, 140, 400))
+    weight[64:] *= 1e6
+    whole = hw.Linear(weight, bias, precision="float32_pairs")(x)
+    for columns in np.s_[:1], np.s_[:64], np.s_[63:66], np.s_[100:]:
+        part = hw.Linear(weight[columns], bias[columns], precision="float32_pairs")(x)
+        assert_same_bits(part, whole[:, columns])
+
+
 @pytest.mark.parametrize("size", [1e-44, 1e-38, 1e-30, 1e20, 1e37])
 def test_pairs_of_extreme_numbers(isa, rng, size):
     x, weight, _, _ = draw(rng, (9, 70, 33))
