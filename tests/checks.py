@@ -16,7 +16,7 @@ X86 = platform.machine() in ("x86_64", "AMD64")
 ISAS_OF_ATTENTION = (
     ("avx512_bf16", "avx512_vnni", "avx512", "avx2", "scalar") if X86 else ("scalar",)
 )
-# One more, of whose own are linear layers alone.
+# One more, which differs from the first of these in linear layers alone.
 BUILT_ISAS = ("avx512_zen4", *ISAS_OF_ATTENTION) if X86 else ("scalar",)
 
 

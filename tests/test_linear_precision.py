@@ -62,6 +62,19 @@ def test_pairs(isa, rng, sizes, activation):
         assert (np.abs(got - expected) <= bound + 4e-7 * (0 if added is None else 1)).all()
 
 
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_pairs_are_plain_products_where_nothing_is_gained(isa, rng, sizes):
+    x, weight, bias, residual = draw(rng, sizes)
+    pairs, plain = (
+        hw.Linear(weight, bias, precision=precision)(x, residual=residual)
+        for precision in ("float32_pairs", "float32")
+    )
+    if isa != "avx512_zen4":
+        assert_same_bits(pairs, plain)
+    elif x.size > 100:
+        assert (pairs != plain).any()
+
+
 def test_pairs_of_known_numbers(isa):
     """Small integers are exact, and rows of zeros are."""
     rng = np.random.default_rng(0)

@@ -23,11 +23,7 @@ struct paired_float {
 };
 
 template <>
-struct Element<paired_float> {
-  using Real = float;
-  using Sum = float;
-  static constexpr int kNumbers = 1;
-};
+struct Element<paired_float> : Element<float> {};
 
 template <>
 struct Vec<paired_float> {

@@ -46,11 +46,12 @@ class Linear:
         are for a float32 weight, and take and give float32.
 
         "float32_pairs" takes two products with one multiplication, and additions, on CPUs whose
-        adders work beside the multipliers ("avx512_zen4"): up to 1.4 times as fast as "float32",
-        which it equals elsewhere but for the bits. Rounding is relative to what each row of `x` and
-        of the weight is as a whole, not to each product: of data of a kind it is the same; 0 times
-        anything need not be exactly 0. A row that holds inf or NaN need not give inf but NaN, and
-        numbers above 1e35 may overflow. It is what the layers of :class:`Encoder` call "float32".
+        adders work beside the multipliers ("avx512_zen4"), where it is up to 1.4 times as fast as
+        "float32". Rounding is relative to each row of `x` and of the weight as a whole, not to each
+        product: the error is about that of "float32", but several times it where the columns of `x`
+        are of very different sizes, and 0 times something need not be exactly 0. A row that holds
+        inf or NaN gives NaN. Elsewhere it gives the bits of "float32", but numbers above 1e35 may
+        overflow. It is what the layers of :class:`Encoder` call "float32".
 
         "bfloat16" rounds the weight, and each input, to the nearest; sums are float32. "int8" has
         one scale an output feature, and quantises each row of the input to 256 steps from its
@@ -86,7 +87,8 @@ class Linear:
     -----
     The bits of a row of the result depend on that row alone, not on the other rows or the number of
     threads: each element is one chain of multiply-adds over K (or several, of 384 steps, added in
-    order), fused on all instruction sets but the scalar one.
+    order), fused on all instruction sets but the scalar one. In pairs a chain begins with what they
+    add too much, and two of three of its steps are pairs.
 
     GeGLU and SwiGLU: Shazeer, "GLU Variants Improve Transformer" (2020). int8 by rows of the input
     and of the weight: Dettmers et al., "LLM.int8()" (2022), without its outliers. Pairs:
@@ -99,6 +101,8 @@ class Linear:
     >>> linear = hw.Linear(weight, activation="relu")
     >>> linear(np.array([[3, 4]], np.float32))
     array([[11.,  0.]], dtype=float32)
+    >>> hw.Linear(weight, precision="float32_pairs")(np.array([[3, 4]], np.float32))
+    array([[11., -4.]], dtype=float32)
     >>> hw.Linear(weight, precision="int8")(np.array([[3, 4]], np.float32)).round(1)
     array([[11., -4.]], dtype=float32)
     """

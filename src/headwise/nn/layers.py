@@ -34,13 +34,6 @@ from ..functional.linear import Activation, LinearPrecision, Precision, activati
 
 NormOrder = Literal["post", "pre"]
 
-# How linear layers take their products: what passes between layers is of the sizes that suit pairs.
-_PRODUCTS: dict[Precision, LinearPrecision] = {
-    "float32": "float32_pairs",
-    "bfloat16": "bfloat16",
-    "int8": "int8",
-}
-
 
 @dataclass(frozen=True)
 class LayerNorm:
@@ -432,10 +425,10 @@ class EncoderLayer:
 
 
 def products_of(precision: Precision) -> LinearPrecision:
-    """Return how linear layers of a precision take their products."""
-    if precision not in _PRODUCTS:
+    """Return how linear layers take their products: in float32 in pairs."""
+    if precision not in get_args(Precision):
         raise ValueError(f"precision is {precision!r}: it must be one of {get_args(Precision)}")
-    return _PRODUCTS[precision]
+    return "float32_pairs" if precision == "float32" else precision
 
 
 def place_together(layers: Sequence[EncoderLayer]) -> None:
